@@ -1,0 +1,47 @@
+# Everything runs in .venv, which is made from nothing and made again when a requirements file changes.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+REQUIREMENTS := requirements.txt requirements-dev.txt constraints-dev.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help test lint types unit test-host format clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+test: ## Run everything that CI runs, one after another
+	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory types
+	$(MAKE) --no-print-directory unit
+	$(MAKE) --no-print-directory test-host
+
+lint: $(STAMP) ## Check style and formatting (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## Check types (pyright)
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+
+unit: $(STAMP) ## Run the tests that need no ComfyUI
+	$(BIN)/pytest tests --ignore=tests/host $(PYTEST_ARGS)
+
+test-host: $(STAMP) ## Run the tests inside real ComfyUI checkouts (they skip where there is none)
+	$(BIN)/pytest tests/host $(PYTEST_ARGS)
+
+format: $(STAMP) ## Mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the environment and every cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): $(REQUIREMENTS)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info[:2] <= (3, 13) else "DuoLoRA is developed on Python 3.10 to 3.13, this is " + sys.version.split()[0] + "; choose another with: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints-dev.txt
+	@touch $@

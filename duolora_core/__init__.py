@@ -1,0 +1,60 @@
+"""DuoLoRA: merge a content LoRA and a style LoRA of the SDXL family into one that keeps both (arXiv 2504.13206).
+
+The story, in the order of the calls:
+
+    content = place(read_lora(path), layout)            # any format in, LowRank layers out
+    pair = make_pair(content, style, layout)            # stacked, each in its SVD basis
+    roles = layer_roles(layout, "resolution")           # which blocks carry content, which style
+    gates = initial_gates(pair, roles)                  # the masks, one number per rank component
+    with attach(denoiser.modules, pair, gates) as gated:
+        for report in train(denoiser, gated, content_pictures, style_pictures, roles, config):
+            ...                                         # the caller owns progress, preview and interrupt
+    merged = make_merged(pair, gates)                   # roles kept: strengths stay adjustable
+    tensors = kohya_state_dict(merged.fold(0.9, 1.1))   # an ordinary LoRA
+
+Pure PyTorch: it knows no host. What it needs of a diffusion model is the `Denoiser` protocol.
+"""
+
+from .concept import Concept, place
+from .config import PRESETS, MergeConfig
+from .denoiser import Denoiser
+from .errors import DuoLoraError
+from .gated_lora import attach
+from .gates import Gates, initial_gates, open_gates
+from .layer_priors import layer_roles
+from .lora_file import LoraFile, lora_from_tensors, read_lora
+from .lora_save import kohya_state_dict
+from .low_rank import LowRank
+from .merged import MergedLora, combine, make_merged
+from .pair import LoraPair, make_pair
+from .trainer import Picture, StepReport, train
+from .unet_layout import UNetLayout, layout_from_shapes
+
+__all__ = [
+    "PRESETS",
+    "Concept",
+    "Denoiser",
+    "DuoLoraError",
+    "Gates",
+    "LoraFile",
+    "LoraPair",
+    "LowRank",
+    "MergeConfig",
+    "MergedLora",
+    "Picture",
+    "StepReport",
+    "UNetLayout",
+    "attach",
+    "combine",
+    "initial_gates",
+    "kohya_state_dict",
+    "layer_roles",
+    "layout_from_shapes",
+    "lora_from_tensors",
+    "make_merged",
+    "make_pair",
+    "open_gates",
+    "place",
+    "read_lora",
+    "train",
+]

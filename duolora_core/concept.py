@@ -1,0 +1,109 @@
+"""A LoRA laid onto a model: each entry of the file becomes the LowRank of one layer, or is named as skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import LoraFileError, ModelMismatchError
+from .lora_file import Entry, LoraFile
+from .lora_keys import text_layer, unet_layer
+from .low_rank import LowRank
+from .unet_layout import UNetLayout
+
+
+@dataclass(frozen=True)
+class Concept:
+    """What one LoRA does to one model, scale and strength folded in, in float32.
+
+    Attributes:
+        file: where it came from
+        strength: already folded into everything below
+        layers: {canonical layer: LowRank}
+        offsets: {(canonical layer, "weight" | "bias"): (channels,)}
+        text: {kohya name of a text-encoder layer: LowRank}
+        skipped: {key or layer: reason}
+    """
+
+    file: LoraFile
+    strength: float
+    layers: Mapping[str, LowRank]
+    offsets: Mapping[tuple[str, str], Tensor]
+    text: Mapping[str, LowRank]
+    skipped: Mapping[str, str]
+
+
+def place(file: LoraFile, layout: UNetLayout, strength: float = 1.0) -> Concept:
+    """Matches a LoRA with a UNet and folds alpha / rank and `strength` into it.
+
+    Raises:
+        LoraFileError: two keys of the file mean the same layer.
+        ModelMismatchError: a layer's shapes are not the model's, or no layer at all is the model's.
+    """
+    layers: dict[str, LowRank] = {}
+    text: dict[str, LowRank] = {}
+    skipped = dict(file.skipped)
+    for spelled, entry in file.entries.items():
+        name = unet_layer(spelled, layout)
+        if name is not None:
+            _once(name, layers, spelled, file)
+            layers[name] = _unet_low_rank(entry, layout.layers[name].shape, spelled, file).scaled(strength)
+            continue
+        name = text_layer(spelled)
+        if name is not None:
+            _once(name, text, spelled, file)
+            text[name] = _flat(entry).scaled(strength)
+        else:
+            skipped[spelled] = "the model has no such layer"
+    if not layers:
+        raise ModelMismatchError(
+            f"{file.name}: none of its {len(file.entries)} layers is in this model (first: {next(iter(file.entries))}). "
+            "Check that the LoRA and the checkpoint are of the same family."
+        )
+    offsets: dict[tuple[str, str], Tensor] = {}
+    for (spelled, what), offset in file.offsets.items():
+        name = unet_layer(spelled, layout)
+        if name is None:
+            skipped[f"{spelled} ({what} offset)"] = "the model has no such layer"
+            continue
+        shape = layout.layers[name].shape
+        expected = shape if what == "weight" else shape[:1]  # a 1-D weight change fits a norm layer only
+        if offset.shape != expected:
+            raise ModelMismatchError(
+                f"{file.name}: the {what} offset of {spelled} has shape {tuple(offset.shape)}, the model's {what} of "
+                f"{name} has shape {expected}. Use the checkpoint family that the LoRA was trained on."
+            )
+        offsets[name, what] = offset.to(torch.float32) * strength
+    return Concept(file, strength, layers, offsets, text, skipped)
+
+
+def _unet_low_rank(entry: Entry, shape: tuple[int, ...], spelled: str, file: LoraFile) -> LowRank:
+    low_rank = _flat(entry)
+    inputs = 1
+    for size in shape[1:]:
+        inputs *= size
+    if len(shape) < 2 or (low_rank.up.shape[0], low_rank.down.shape[1]) != (shape[0], inputs):
+        raise ModelMismatchError(
+            f"{file.name}: layer {spelled} changes a weight of {low_rank.up.shape[0]} x {low_rank.down.shape[1]} "
+            f"(up {tuple(entry.up.shape)}, down {tuple(entry.down.shape)}), but the model's weight there has shape "
+            f"{shape}. The LoRA was made for another model; choose one for this checkpoint's family."
+        )
+    return low_rank
+
+
+def _flat(entry: Entry) -> LowRank:
+    """The entry as two matrices in float32, a Tucker core multiplied into `down`, and alpha / rank into `down`."""
+    up, down = (t.detach().to("cpu", torch.float32, copy=True) for t in (entry.up, entry.down))
+    if entry.mid is not None:
+        mid = entry.mid.detach().to("cpu", torch.float32)
+        down = torch.einsum("rskl,si->rikl", mid, down.flatten(1))  # (rank, in, kh, kw)
+    scale = 1.0 if entry.alpha is None else entry.alpha / entry.rank
+    return LowRank(up.flatten(1), down.flatten(1) * scale)
+
+
+def _once(name: str, taken: Mapping[str, LowRank], spelled: str, file: LoraFile) -> None:
+    if name in taken:
+        raise LoraFileError(f"{file.name}: layer {name} is there twice, the second time as {spelled}. The file is damaged.")

@@ -1,0 +1,165 @@
+"""Both LoRAs of every layer, attached to a live model behind gates, with another gate row for each sample of a batch.
+
+    y = W x + up · (gate ⊙ (down · x)),   up = [U_c U_s] (out, R),   down = [D_c; D_s] (R, in),   R = r_c + r_s
+
+Base model, content LoRA, style LoRA, their plain sum and the merge are the same network with another gate row, so all
+of them are rows of one batched forward. Nothing is ever formed as out x in, the model's own weights are not touched,
+and a convolution works the same way, its gate standing between the two convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import ModelMismatchError
+from .gates import Gates
+from .pair import LoraPair
+
+Row = Literal["base", "content", "style", "sum", "merge"]
+
+
+class GatedLora:
+    """The stacked LoRAs of an attached model. Made by `attach`; `rows` says which network each sample goes through."""
+
+    def __init__(self, pair: LoraPair, gates: Gates):
+        self.pair = pair
+        self.gates = gates
+        self._is_content = gates.is_content()
+        self._sizes = [slot.stop - slot.start for slot in gates.slots.values()]
+        self._layer_gates: Mapping[str, Tensor] = {}  # {layer: (batch, R)} while `rows` is in force
+        self._roles = torch.zeros(0, 2)  # (batch, 2) while `rows` is in force: share of content, of style
+        self._stacks: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @contextmanager
+    def rows(self, rows: Sequence[Row]) -> Iterator[None]:
+        """Sets the network of each sample of the next forwards (and of the backward, if the model recomputes)."""
+        previous = self._layer_gates, self._roles
+        matrix = torch.stack([self._gate_row(row) for row in rows])  # (batch, total)
+        self._layer_gates = dict(zip(self.gates.slots, matrix.split(self._sizes, dim=1), strict=True))
+        shares = {"base": (0.0, 0.0), "content": (1.0, 0.0), "style": (0.0, 1.0), "sum": (1.0, 1.0), "merge": (1.0, 1.0)}
+        self._roles = torch.tensor([shares[row] for row in rows], device=matrix.device)
+        try:
+            yield
+        finally:
+            self._layer_gates, self._roles = previous
+
+    def _gate_row(self, row: Row) -> Tensor:
+        values = self.gates.values
+        if row == "merge":
+            return values
+        if row == "base":
+            return torch.zeros_like(values)
+        if row == "sum":
+            return torch.ones_like(values)
+        mask = self._is_content if row == "content" else ~self._is_content
+        return mask.to(values)
+
+    def change(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
+        """What the gated LoRAs of one layer add to its output for the input x, (batch, …)."""
+        if not self._layer_gates:
+            raise RuntimeError("a model with attached gates was run outside of GatedLora.rows")
+        up, down = self._stack(name, module, x)
+        gate = self._layer_gates[name].to(x)  # (batch, R); outside training the gates are on the CPU
+        if gate.shape[0] != x.shape[0]:
+            raise RuntimeError(f"{name} got a batch of {x.shape[0]} samples, but {gate.shape[0]} gate rows are set")
+        if isinstance(module, nn.Conv2d):
+            hidden = F.conv2d(x, down, None, module.stride, module.padding, module.dilation)  # (batch, R, h, w)
+            return F.conv2d(hidden * gate[:, :, None, None], up)  # (batch, out, h, w)
+        hidden = F.linear(x, down)  # (batch, …, R)
+        return F.linear(hidden * gate.view(gate.shape[0], *[1] * (x.ndim - 2), -1), up)  # (batch, …, out)
+
+    def offset(self, name: str, what: Literal["weight", "bias"], like: Tensor) -> Tensor | None:
+        """The 1-D offset of each sample's network, (batch, channels), or None if neither LoRA has one here."""
+        offsets = [concept.offsets.get((name, what)) for concept in (self.pair.content_concept, self.pair.style_concept)]
+        known = next((offset for offset in offsets if offset is not None), None)
+        if known is None:
+            return None
+        both = torch.stack([torch.zeros_like(known) if offset is None else offset for offset in offsets])
+        return (self._roles @ both.to(self._roles)).to(like)
+
+    def _stack(self, name: str, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(up, down) of both LoRAs in the dtype and on the device of x; made at the layer's first use and kept."""
+        kept = self._stacks.get(name)
+        if kept is not None and kept[0].dtype == x.dtype and kept[0].device == x.device:
+            return kept
+        parts = [side[name] for side in (self.pair.content, self.pair.style) if name in side]
+        up = torch.cat([part.up for part in parts], dim=1).to(x.device, x.dtype)  # (out, R)
+        down = torch.cat([part.down for part in parts], dim=0).to(x.device, x.dtype)  # (R, inputs)
+        if isinstance(module, nn.Conv2d):
+            up = up[:, :, None, None]
+            down = down.unflatten(1, (-1, *module.kernel_size))  # (R, in, kh, kw)
+        self._stacks[name] = (up, down)
+        return self._stacks[name]
+
+
+@contextmanager
+def attach(modules: Mapping[str, nn.Module], pair: LoraPair, gates: Gates) -> Iterator[GatedLora]:
+    """Attaches both LoRAs to a model's layers and takes them off again, whatever happens inside.
+
+    Args:
+        modules: {canonical layer: module} of the live model
+        gates: read at every use of `GatedLora.rows`, so an optimiser may change `gates.values` in between
+
+    Raises:
+        ModelMismatchError: a layer of the pair is not in `modules`, or is neither linear nor an ungrouped convolution.
+    """
+    gated = GatedLora(pair, gates)
+    offset_names = {name for side in (pair.content_concept, pair.style_concept) for name, _ in side.offsets}
+    for name in pair.names:
+        module = modules.get(name)
+        plain = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+        if not plain:
+            kind = "missing" if module is None else type(module).__name__
+            raise ModelMismatchError(f"Layer {name} of this model is {kind}; a LoRA can change linear and conv layers.")
+    missing = sorted(offset_names - modules.keys())
+    if missing:
+        raise ModelMismatchError(f"Layer {missing[0]} of this model is missing, but a LoRA changes its weight or bias.")
+    handles: list[Any] = []
+    try:
+        for name in pair.names:
+            handles.append(modules[name].register_forward_hook(_adding(gated, name)))
+        for name in sorted(offset_names):
+            handles.append(modules[name].register_forward_hook(_offsetting(gated, name)))
+        yield gated
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _adding(gated: GatedLora, name: str) -> Any:
+    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + gated.change(name, module, args[0])
+
+    return hook
+
+
+def _offsetting(gated: GatedLora, name: str) -> Any:
+    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        weight = gated.offset(name, "weight", output)
+        if weight is not None:
+            output = output + _along_channels(weight, output, module) * _normalised(module, args[0], name)
+        bias = gated.offset(name, "bias", output)
+        return output if bias is None else output + _along_channels(bias, output, module)
+
+    return hook
+
+
+def _along_channels(values: Tensor, output: Tensor, module: nn.Module) -> Tensor:
+    """(batch, channels) made broadcastable over an output whose channels are first (images) or last (tokens)."""
+    if isinstance(module, nn.Conv2d | nn.GroupNorm):
+        return values.view(*values.shape, *[1] * (output.ndim - 2))
+    return values.view(values.shape[0], *[1] * (output.ndim - 2), values.shape[1])
+
+
+def _normalised(module: nn.Module, x: Tensor, name: str) -> Tensor:
+    if isinstance(module, nn.GroupNorm):
+        return F.group_norm(x, module.num_groups, eps=module.eps)
+    if isinstance(module, nn.LayerNorm):
+        return F.layer_norm(x, module.normalized_shape, eps=module.eps)
+    raise ModelMismatchError(f"Layer {name} is a {type(module).__name__}; a 1-D weight offset fits only norm layers.")

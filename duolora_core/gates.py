@@ -1,0 +1,172 @@
+"""The masks: one trainable number per rank component of both LoRAs, how they start, and what they say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .layer_priors import Role
+from .pair import LoraPair
+
+DEAD_GATE = 0.01
+"""A component whose |gate| is smaller is dead: it is not counted as active and not written into the merged file."""
+
+Initialisation = Literal["ones", "random", "strongest"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a layer's gates lie in the flat vector: content first, then style."""
+
+    start: int
+    content_rank: int
+    style_rank: int
+
+    @property
+    def content(self) -> slice:
+        return slice(self.start, self.start + self.content_rank)
+
+    @property
+    def style(self) -> slice:
+        return slice(self.start + self.content_rank, self.stop)
+
+    @property
+    def whole(self) -> slice:
+        return slice(self.start, self.stop)
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.content_rank + self.style_rank
+
+
+@dataclass
+class Gates:
+    """All gates of a merge as one flat float32 vector.
+
+    Attributes:
+        values: (total,), the only trainable tensor of a merge
+        slots: {canonical layer: Slot}, in forward order
+    """
+
+    values: Tensor
+    slots: Mapping[str, Slot]
+
+    def content(self, name: str) -> Tensor:
+        return self.values[self.slots[name].content]  # (content rank,)
+
+    def style(self, name: str) -> Tensor:
+        return self.values[self.slots[name].style]  # (style rank,)
+
+    def is_content(self) -> Tensor:
+        """(total,) booleans: true where a gate belongs to the content LoRA."""
+        mask = torch.zeros(self.values.shape, dtype=torch.bool, device=self.values.device)
+        for slot in self.slots.values():
+            mask[slot.content] = True
+        return mask
+
+    def copy(self) -> Gates:
+        return Gates(self.values.detach().clone(), self.slots)
+
+
+def open_gates(pair: LoraPair) -> Gates:
+    """All ones: the plain sum of both LoRAs."""
+    slots: dict[str, Slot] = {}
+    start = 0
+    for name in pair.names:
+        slots[name] = Slot(start, *pair.ranks(name))
+        start = slots[name].stop
+    return Gates(torch.ones(start), slots)
+
+
+def initial_gates(
+    pair: LoraPair,
+    roles: Mapping[str, Role],
+    initialisation: Initialisation = "ones",
+    content_threshold: float = 0.1,
+    style_threshold: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Gates:
+    """Gates before training (section 3.3.2 and Algorithm 2 of arXiv 2504.13206).
+
+    - `ones`: the plain sum.
+    - `random`: v = randn(rank), scaled to [0, 1]; in a content layer m_c = 1[v > style_threshold] and
+      m_s = 1[v > content_threshold], in a style layer the reverse, so that the dominant LoRA starts with more ones.
+    - `strongest`: the same share of ones, given to the first components, which in the SVD basis are the strongest.
+    Neutral layers start with ones.
+    """
+    gates = open_gates(pair)
+    if initialisation == "ones":
+        return gates
+    for name, slot in gates.slots.items():
+        role = roles[name]
+        if role == "neutral":
+            continue
+        dominant, other = style_threshold, content_threshold
+        thresholds = (dominant, other) if role == "content" else (other, dominant)
+        longest = max(slot.content_rank, slot.style_rank)
+        v = torch.randn(longest, generator=generator)
+        for place, threshold in zip((slot.content, slot.style), thresholds, strict=True):
+            rank = place.stop - place.start
+            if rank == 0:
+                continue
+            if initialisation == "random":
+                gates.values[place] = (_unit_range(v[:rank]) > threshold).float()
+            else:
+                kept = math.ceil(rank * (1.0 - threshold))
+                gates.values[place] = (torch.arange(rank) < kept).float()
+    return gates
+
+
+def _unit_range(v: Tensor) -> Tensor:
+    span = v.max() - v.min()
+    return (v - v.min()) / span if span > 0 else torch.ones_like(v)
+
+
+@dataclass(frozen=True)
+class BlockGates:
+    """The gates of one block in numbers: mean |m|, and how many components are alive out of how many."""
+
+    name: str
+    role: Role
+    content_mean: float
+    style_mean: float
+    content_active: int
+    content_rank: int
+    style_active: int
+    style_rank: int
+
+
+def block_statistics(gates: Gates, pair: LoraPair, roles: Mapping[str, Role]) -> list[BlockGates]:
+    """One BlockGates per covered block, in forward order, so that a collapse of one role is seen."""
+    magnitudes = gates.values.detach().abs().cpu()
+    by_block: dict[str, list[str]] = {}
+    for name in gates.slots:
+        by_block.setdefault(pair.layout.layers[name].block.diffusers, []).append(name)
+    rows: list[BlockGates] = []
+    for block, names in by_block.items():
+        content = torch.cat([magnitudes[gates.slots[name].content] for name in names])
+        style = torch.cat([magnitudes[gates.slots[name].style] for name in names])
+        rows.append(
+            BlockGates(
+                name=block,
+                role=roles[names[0]],
+                content_mean=float(content.mean()) if len(content) else 0.0,
+                style_mean=float(style.mean()) if len(style) else 0.0,
+                content_active=int((content >= DEAD_GATE).sum()),
+                content_rank=len(content),
+                style_active=int((style >= DEAD_GATE).sum()),
+                style_rank=len(style),
+            )
+        )
+    return rows
+
+
+def active_ranks(gates: Gates) -> dict[str, tuple[int, int]]:
+    """{layer: (alive content components, alive style components)}, the data of the paper's Fig. 4."""
+    alive = gates.values.detach().abs().cpu() >= DEAD_GATE
+    return {name: (int(alive[slot.content].sum()), int(alive[slot.style].sum())) for name, slot in gates.slots.items()}

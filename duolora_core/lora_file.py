@@ -1,0 +1,197 @@
+"""Reading a LoRA: every key ends up in an adapter entry or in the list of what was skipped and why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .architecture import foreign_architecture
+from .errors import LoraFileError
+from .lora_keys import Part, foreign_kind, split_key
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The adapter of one layer as the file holds it.
+
+    Attributes:
+        up: (out, rank) or (out, rank, 1, 1)
+        down: (rank, in) or (rank, in, kh, kw); with `mid` (rank, in, 1, 1)
+        mid: (rank, rank, kh, kw) of a Tucker-factored convolution (LoCon), else None
+        alpha: the file's alpha; None means that the scale alpha / rank is 1
+    """
+
+    up: Tensor
+    down: Tensor
+    mid: Tensor | None
+    alpha: float | None
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """A LoRA as read, its layers still spelled as in the file.
+
+    Attributes:
+        name: what messages call it, usually the file name
+        sha256: of the file's bytes; empty for a LoRA that never was a file
+        entries: {spelled layer: Entry}
+        offsets: {(spelled layer, "weight" | "bias"): (channels,)}, the 1-D changes that core Train LoRA writes
+        skipped: {key: reason}
+        metadata: the file's own metadata
+    """
+
+    name: str
+    sha256: str
+    entries: Mapping[str, Entry]
+    offsets: Mapping[tuple[str, str], Tensor] = field(default_factory=dict[tuple[str, str], Tensor])
+    skipped: Mapping[str, str] = field(default_factory=dict[str, str])
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def read_lora(path: Path) -> LoraFile:
+    """Reads a safetensors LoRA in any of the formats met in the wild.
+
+    Raises:
+        LoraFileError: the file is missing, damaged, not a safetensors file, not a plain LoRA, or for another model.
+    """
+    if path.suffix.lower() != ".safetensors":
+        raise LoraFileError(f"{path.name}: only .safetensors LoRAs are read; convert this file first.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError as error:
+        raise LoraFileError(f"{path.name}: there is no such file. Refresh the LoRA list and choose it again.") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise LoraFileError(
+            f"{path.name} is not a readable safetensors file ({error}). Download it again; it may be cut short."
+        ) from error
+    return lora_from_tensors(tensors, path.name, file_sha256(path), metadata)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def lora_from_tensors(
+    tensors: Mapping[str, Tensor], name: str, sha256: str = "", metadata: Mapping[str, str] | None = None
+) -> LoraFile:
+    """The same for a dictionary of tensors, such as the LORA_MODEL that ComfyUI's own Train LoRA gives.
+
+    Raises:
+        LoraFileError: as for `read_lora`.
+    """
+    parts: dict[str, dict[Part, tuple[str, Tensor]]] = {}
+    skipped: dict[str, str] = {}
+    foreign: dict[str, set[str]] = {}
+    for key, tensor in tensors.items():
+        other = foreign_kind(key)
+        split = split_key(key)
+        if other is not None:
+            foreign.setdefault(other[1], set()).add(other[0])
+        elif split is None:
+            skipped[key] = "not a LoRA key"
+        else:
+            layer, part = split
+            twin = parts.setdefault(layer, {}).get(part)
+            if twin is not None:
+                raise LoraFileError(f"{name}: layer {layer} has its {part} part twice ({twin[0]} and {key}).")
+            parts[layer][part] = (key, tensor)
+
+    dense = {layer for layer, held in parts.items() if "weight_offset" in held and held["weight_offset"][1].ndim > 1}
+    if dense:
+        foreign["full weight difference"] = dense
+    _refuse_foreign(foreign, name)
+
+    entries: dict[str, Entry] = {}
+    offsets: dict[tuple[str, str], Tensor] = {}
+    for layer, held in parts.items():
+        for part, place in (("weight_offset", "weight"), ("bias_offset", "bias")):
+            if part in held:
+                offsets[layer, place] = _finite(*held[part], name)
+        if "up" in held and "down" in held:
+            entries[layer] = _entry(layer, held, name)
+        elif "up" in held or "down" in held:
+            have, lack = ("up", "down") if "up" in held else ("down", "up")
+            raise LoraFileError(
+                f"{name}: layer {layer} has its {have} weight ({held[have][0]}) but no {lack} weight. "
+                "The file is incomplete; download it again or ask its author."
+            )
+        else:
+            skipped |= {held[part][0]: "no up and down weight beside it" for part in ("alpha", "mid") if part in held}
+    if not entries:
+        raise LoraFileError(f"{name} holds no LoRA weights (read {len(tensors)} keys). Is it a checkpoint or an embedding?")
+    architecture = foreign_architecture({layer: entry.down for layer, entry in entries.items()})
+    if architecture:
+        raise LoraFileError(
+            f"{name} looks like a LoRA for {architecture}. DuoLoRA merges LoRAs of the SDXL family; choose one made for "
+            "SDXL, Pony, Illustrious, NoobAI, SSD-1B or Segmind-Vega."
+        )
+    return LoraFile(name, sha256, entries, offsets, skipped, dict(metadata or {}))
+
+
+def trigger_words(metadata: Mapping[str, str], most: int = 3) -> list[str]:
+    """Trigger words that a trainer left in the metadata: the model spec's phrase, else kohya's commonest tags."""
+    phrase = metadata.get("modelspec.trigger_phrase", "").strip()
+    if phrase:
+        return [phrase]
+    try:
+        frequency = json.loads(metadata.get("ss_tag_frequency", "{}"))
+        tags: Counter[str] = Counter()
+        for folder in frequency.values():
+            tags.update({str(tag).strip(): int(count) for tag, count in folder.items()})
+    except (ValueError, AttributeError, TypeError):
+        return []  # free text written by many trainers: anything else in it is no trigger word
+    return [tag for tag, _ in tags.most_common(most)]
+
+
+def _entry(layer: str, held: Mapping[Part, tuple[str, Tensor]], name: str) -> Entry:
+    up, down = _finite(*held["up"], name), _finite(*held["down"], name)
+    mid = _finite(*held["mid"], name) if "mid" in held else None
+    shapes = f"up {tuple(up.shape)}, down {tuple(down.shape)}" + (f", mid {tuple(mid.shape)}" if mid is not None else "")
+    fits = up.ndim in (2, 4) and down.ndim in (2, 4) and up.shape[1] == (down if mid is None else mid).shape[0]
+    if mid is not None:
+        fits = fits and mid.ndim == 4 and mid.shape[1] == down.shape[0]
+    if not fits or 0 in up.shape or 0 in down.shape or (up.ndim == 4 and up.shape[2:] != (1, 1)):
+        raise LoraFileError(f"{name}: the weights of layer {layer} do not fit each other ({shapes}). The file is damaged.")
+    alpha = None
+    if "alpha" in held:
+        key, tensor = held["alpha"]
+        if tensor.numel() != 1:
+            raise LoraFileError(f"{name}: {key} should be one number but has shape {tuple(tensor.shape)}.")
+        alpha = float(_finite(key, tensor, name))
+    return Entry(up, down, mid, alpha)
+
+
+def _finite(key: str, tensor: Tensor, name: str) -> Tensor:
+    if not tensor.is_floating_point():
+        tensor = tensor.to(torch.float32)
+    if not bool(tensor.to(torch.float32).isfinite().all()):
+        raise LoraFileError(f"{name}: {key} contains NaN or infinity. The LoRA is broken; use an earlier save of it.")
+    return tensor
+
+
+def _refuse_foreign(foreign: Mapping[str, set[str]], name: str) -> None:
+    if not foreign:
+        return
+    kinds = ", ".join(f"{kind} in {len(layers)} layers (such as {min(layers)})" for kind, layers in foreign.items())
+    raise LoraFileError(
+        f"{name} is not a plain LoRA: it holds {kinds}. DuoLoRA merges LoRA and LoCon files so far; "
+        "extract a plain LoRA from it (for instance with kohya's or LyCORIS' extraction script) and use that."
+    )

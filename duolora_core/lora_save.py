@@ -1,0 +1,156 @@
+"""Writing: an ordinary kohya-format LoRA with its metadata and recipe, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from .errors import DuoLoraError, FileTakenError, LoraFileError
+from .low_rank import LowRank
+from .merged import FoldedLora
+
+VERSION = "0.1.0"
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What the metadata of a saved LoRA says beside the recipe.
+
+    Attributes:
+        title: shown by LoRA browsers
+        trigger_phrase: the prompt with which both concepts appear
+        prediction: "eps" or "v", that of the model on which it was merged
+        date: ISO 8601, or empty to leave it out
+        merged_from: the names of the source files
+    """
+
+    title: str
+    trigger_phrase: str = ""
+    prediction: str = "eps"
+    date: str = ""
+    merged_from: tuple[str, ...] = ()
+
+
+def kohya_state_dict(lora: FoldedLora, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
+    """{`lora_unet_….lora_down.weight`: tensor} with alpha = rank, as ComfyUI, A1111, Forge and diffusers read it.
+
+    Raises:
+        LoraFileError: a value is too large for `dtype`.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, low_rank in lora.layers.items():
+        shape = lora.shapes[name]
+        key = "lora_unet_" + name.replace(".", "_")
+        spatial = shape[2:]
+        up = low_rank.up.reshape(*low_rank.up.shape, *[1] * len(spatial))
+        down = low_rank.down.reshape(low_rank.rank, shape[1], *spatial)
+        _put(tensors, key, up, down, low_rank.rank, dtype)
+    for key, low_rank in lora.text.items():
+        _put(tensors, key, low_rank.up, low_rank.down, low_rank.rank, dtype)
+    for (name, what), offset in lora.offsets.items():
+        key = f"lora_unet_{name.replace('.', '_')}.{'diff' if what == 'weight' else 'diff_b'}"
+        tensors[key] = _cast(key, offset, dtype)
+    return tensors
+
+
+def metadata(lora: FoldedLora, info: FileInfo, recipe: Mapping[str, Any]) -> dict[str, str]:
+    """kohya's `ss_*`, the model spec's `modelspec.*` and our whole recipe as JSON under `duolora_recipe`."""
+    ranks = {low_rank.rank for low_rank in lora.layers.values()}
+    dim = str(ranks.pop()) if len(ranks) == 1 else "Dynamic"
+    values = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": dim,
+        "ss_network_alpha": dim,
+        "ss_base_model_version": "sdxl_base_v1-0",
+        "ss_v2": "False",
+        "ss_output_name": info.title,
+        "ss_training_comment": "merged by DuoLoRA",
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": info.title,
+        "modelspec.trigger_phrase": info.trigger_phrase,
+        "modelspec.prediction_type": "v" if info.prediction == "v" else "epsilon",
+        "modelspec.merged_from": ", ".join(info.merged_from),
+        "modelspec.date": info.date,
+        "duolora_version": VERSION,
+        "duolora_recipe": json.dumps(recipe, sort_keys=True, ensure_ascii=False),
+    }
+    return {key: value for key, value in values.items() if value}
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, str]) -> Path:
+    """Writes a new file through a temporary one in the same folder; an existing file is never replaced.
+
+    Raises:
+        FileTakenError: the file already exists.
+        DuoLoraError: the folder cannot be written to.
+    """
+    data = save({key: tensor.contiguous() for key, tensor in tensors.items()}, dict(values))
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}.", suffix=".tmp", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        _publish(temporary, path)
+    except FileExistsError as error:
+        raise FileTakenError(f"{path} exists already and is not replaced. Choose another name.") from error
+    except OSError as error:
+        raise DuoLoraError(f"Cannot write {path}: {error.strerror or error}. Free some space or allow writing there.") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Gives the finished file its name, failing if the name is taken."""
+    try:
+        os.link(temporary, path)  # atomic, and fails on an existing name; the temporary name goes afterwards
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links (exFAT, some network drives)
+        with path.open("xb"):
+            pass
+        try:
+            temporary.replace(path)
+        except OSError:
+            path.unlink()
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _put(tensors: dict[str, Tensor], key: str, up: Tensor, down: Tensor, rank: int, dtype: torch.dtype) -> None:
+    tensors[f"{key}.lora_up.weight"] = _cast(key, up, dtype)
+    tensors[f"{key}.lora_down.weight"] = _cast(key, down, dtype)
+    tensors[f"{key}.alpha"] = torch.tensor(float(rank))  # float32: bf16 rounds ranks above 256
+
+
+def _cast(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    cast = tensor.to(dtype).contiguous()
+    if not bool(cast.isfinite().all()):
+        raise LoraFileError(f"{key} has values too large for {dtype}; save in fp32 or bf16, or lower the strength.")
+    return cast
+
+
+def rank_of(state: Mapping[str, LowRank]) -> int:
+    """The largest rank of any layer; 0 for none."""
+    return max((low_rank.rank for low_rank in state.values()), default=0)

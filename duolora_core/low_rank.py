@@ -1,0 +1,80 @@
+"""A low-rank weight change ΔW = up · down, and the maths on it that never forms ΔW."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """ΔW = up · down with every scale (alpha / rank, strength) already folded in.
+
+    A convolution is held flat: its kernel positions are part of `inputs`, so that all the maths is that of matrices.
+
+    Attributes:
+        up: (outputs, rank)
+        down: (rank, inputs), where inputs = in_channels · kernel_height · kernel_width for a convolution
+    """
+
+    up: Tensor
+    down: Tensor
+
+    @property
+    def rank(self) -> int:
+        return self.up.shape[1]
+
+    def delta(self) -> Tensor:
+        """The dense change, (outputs, inputs). For tests and small layers; nothing in training calls it."""
+        return self.up @ self.down
+
+    def scaled(self, factor: float) -> LowRank:
+        """factor · ΔW. Only one of the two matrices is multiplied, so the factor counts once."""
+        return LowRank(self.up, self.down * factor)
+
+    def gated(self, gate: Tensor) -> LowRank:
+        """up · diag(gate) · down for a gate of shape (rank,) (ZipRank, Definition 2 of arXiv 2504.13206)."""
+        return LowRank(self.up, gate.to(self.down)[:, None] * self.down)
+
+    def select(self, keep: Tensor) -> LowRank:
+        """The components whose entry in the boolean mask `keep`, (rank,), is true."""
+        return LowRank(self.up[:, keep], self.down[keep])
+
+    def norm(self) -> float:
+        """Frobenius norm of ΔW, from two (rank, rank) Gram matrices; in float64, since they square the values."""
+        up, down = self.up.to(torch.float64), self.down.to(torch.float64)
+        gram_up = up.T @ up  # (rank, rank)
+        gram_down = down @ down.T  # (rank, rank)
+        return float((gram_up * gram_down).sum().clamp(min=0).sqrt())
+
+    def svd_basis(self) -> LowRank:
+        """The same ΔW as (U√Σ)(√ΣVᵀ), strongest component first.
+
+        A raw LoRA's basis is arbitrary, since (up·G)(G⁻¹·down) is the same ΔW; in this one a component has a meaning
+        and gating it obeys Eckart-Young (Theorem 1 of arXiv 2504.13206). Two thin QR decompositions and one
+        (rank, rank) SVD; the rank becomes min(rank, outputs, inputs).
+        """
+        q_up, r_up = torch.linalg.qr(self.up)  # (outputs, k) (k, rank)
+        q_down, r_down = torch.linalg.qr(self.down.T)  # (inputs, l) (l, rank)
+        u, sigma, vh = torch.linalg.svd(r_up @ r_down.T, full_matrices=False)  # (k, m) (m,) (m, l)
+        root = sigma.sqrt()
+        return LowRank((q_up @ u) * root, root[:, None] * (vh @ q_down.T))
+
+    def truncated(self, max_rank: int) -> tuple[LowRank, float]:
+        """The nearest LowRank of at most `max_rank`, and the relative Frobenius error ‖ΔW − ΔW'‖ / ‖ΔW‖."""
+        if self.rank <= max_rank:
+            return self, 0.0
+        basis = self.svd_basis()
+        sigma = (basis.up * basis.up).sum(0)  # (m,), since up = U√Σ
+        total = float(sigma.square().sum())
+        lost = float(sigma[max_rank:].square().sum())
+        error = (lost / total) ** 0.5 if total > 0 else 0.0
+        return LowRank(basis.up[:, :max_rank], basis.down[:max_rank]), error
+
+
+def concat(terms: Sequence[LowRank]) -> LowRank:
+    """The sum of several ΔW as one LowRank: up = [up_1 up_2 …], down = [down_1; down_2; …]. Exact."""
+    return LowRank(torch.cat([t.up for t in terms], dim=1), torch.cat([t.down for t in terms], dim=0))

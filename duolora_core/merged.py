@@ -1,0 +1,197 @@
+"""The result of a merge: both LoRAs and their masks, still adjustable, and the ordinary LoRA that they fold into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import SettingsError
+from .gates import DEAD_GATE, Gates
+from .low_rank import LowRank, concat
+from .pair import LoraPair
+
+
+@dataclass(frozen=True)
+class MergedLayer:
+    """One layer: ΔW = U_c diag(m_c) D_c + U_s diag(m_s) D_s. A side that does not cover the layer is None."""
+
+    content: LowRank | None
+    style: LowRank | None
+    content_gate: Tensor | None  # (content rank,)
+    style_gate: Tensor | None  # (style rank,)
+
+
+@dataclass(frozen=True)
+class FoldedLora:
+    """An ordinary LoRA.
+
+    Attributes:
+        layers: {canonical UNet layer: LowRank}
+        text: {kohya name of a text-encoder layer: LowRank}
+        offsets: {(canonical layer, "weight" | "bias"): (channels,)}
+        shapes: {canonical UNet layer: shape of the weight it changes}
+        error: relative Frobenius error of dropping components, over all UNet layers together
+    """
+
+    layers: Mapping[str, LowRank]
+    text: Mapping[str, LowRank]
+    offsets: Mapping[tuple[str, str], Tensor]
+    shapes: Mapping[str, tuple[int, ...]]
+    error: float
+
+
+@dataclass(frozen=True)
+class MergedLora:
+    """A merge with its roles kept apart, so that content and style strength can be set after training.
+
+    Attributes:
+        layers: {canonical UNet layer: MergedLayer}
+        content_text, style_text: {kohya name: LowRank}, the text encoders' parts, merged by strength alone
+        content_offsets, style_offsets: 1-D changes, merged by strength alone
+        shapes: {canonical UNet layer: weight shape}
+        recipe: what the merge was made from, as plain JSON data
+    """
+
+    layers: Mapping[str, MergedLayer]
+    content_text: Mapping[str, LowRank]
+    style_text: Mapping[str, LowRank]
+    content_offsets: Mapping[tuple[str, str], Tensor]
+    style_offsets: Mapping[tuple[str, str], Tensor]
+    shapes: Mapping[str, tuple[int, ...]]
+    recipe: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def fold(
+        self,
+        content_strength: float = 1.0,
+        style_strength: float = 1.0,
+        max_rank: int | None = None,
+        dead_gate: float = DEAD_GATE,
+    ) -> FoldedLora:
+        """The ordinary LoRA: up' = up, down' = gate ⊙ down, dead components dropped.
+
+        Args:
+            content_strength, style_strength: any real number; a side at 0 leaves no trace in the file
+            max_rank: recompress every layer to at most this rank by SVD
+            dead_gate: components with a smaller |gate| are dropped; 0 keeps all that are not exactly 0
+
+        Raises:
+            SettingsError: `max_rank` is below 1.
+        """
+        if max_rank is not None and max_rank < 1:
+            raise SettingsError(f"max_rank is {max_rank}; the smallest rank of a LoRA is 1.")
+        layers: dict[str, LowRank] = {}
+        lost = total = 0.0
+        for name, layer in self.layers.items():
+            sides = (
+                (layer.content, layer.content_gate, content_strength),
+                (layer.style, layer.style_gate, style_strength),
+            )
+            gated = [(lora.scaled(s), gate) for lora, gate, s in sides if lora is not None and gate is not None and s]
+            if not gated:
+                continue
+            gate = torch.cat([gate for _, gate in gated])
+            whole = concat([lora for lora, _ in gated]).gated(gate)
+            alive = (gate.abs() >= dead_gate) & (gate != 0)
+            kept = whole.select(alive)
+            if max_rank is not None:
+                kept, _ = kept.truncated(max_rank)
+            if kept.rank < whole.rank:
+                lost += concat([whole, kept.scaled(-1)]).norm() ** 2
+            total += whole.norm() ** 2
+            if kept.rank:
+                layers[name] = kept
+        return FoldedLora(
+            layers=layers,
+            text=_sum_text([(self.content_text, content_strength), (self.style_text, style_strength)]),
+            offsets=_sum_offsets([(self.content_offsets, content_strength), (self.style_offsets, style_strength)]),
+            shapes=self.shapes,
+            error=(lost / total) ** 0.5 if total > 0 else 0.0,
+        )
+
+
+def make_merged(pair: LoraPair, gates: Gates, recipe: Mapping[str, Any] | None = None) -> MergedLora:
+    """A snapshot of the gates on their pair; later training does not change it."""
+    frozen = gates.copy()
+    frozen.values = frozen.values.cpu()
+    layers = {
+        name: MergedLayer(
+            content=pair.content.get(name),
+            style=pair.style.get(name),
+            content_gate=frozen.content(name) if name in pair.content else None,
+            style_gate=frozen.style(name) if name in pair.style else None,
+        )
+        for name in pair.names
+    }
+    offsets = {name for side in (pair.content_concept, pair.style_concept) for name, _ in side.offsets}
+    return MergedLora(
+        layers=layers,
+        content_text=pair.content_concept.text,
+        style_text=pair.style_concept.text,
+        content_offsets=pair.content_concept.offsets,
+        style_offsets=pair.style_concept.offsets,
+        shapes={name: pair.layout.layers[name].shape for name in (*pair.names, *sorted(offsets - set(pair.names)))},
+        recipe=dict(recipe or {}),
+    )
+
+
+def combine(merges: Sequence[MergedLora], weights: Sequence[float] | None = None) -> MergedLora:
+    """Σ α_i · merge_i for several concepts (section 3.5), exact by concatenation; the roles stay adjustable.
+
+    α_i = 1/n by default, as in the paper; equal weights of 1 keep each identity stronger.
+
+    Raises:
+        SettingsError: nothing to combine, another number of weights than merges, or merges made for different models.
+    """
+    if not merges:
+        raise SettingsError("Nothing to combine: connect at least one merged LoRA.")
+    alphas = [1 / len(merges)] * len(merges) if weights is None else list(weights)
+    if len(alphas) != len(merges):
+        raise SettingsError(f"{len(merges)} merged LoRAs, but {len(alphas)} weights: give one weight for each.")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for merge in merges:
+        for name, shape in merge.shapes.items():
+            if shapes.setdefault(name, shape) != shape:
+                raise SettingsError(
+                    f"These merges were made for different models: layer {name} has shape {shapes[name]} in one and "
+                    f"{shape} in another. Merge all concepts on the same checkpoint family."
+                )
+    names = list(dict.fromkeys(name for merge in merges for name in merge.layers))
+    terms = list(zip(merges, alphas, strict=True))
+    return MergedLora(
+        layers={name: _sum_layers([(m.layers[name], a) for m, a in terms if name in m.layers]) for name in names},
+        content_text=_sum_text([(m.content_text, a) for m, a in terms]),
+        style_text=_sum_text([(m.style_text, a) for m, a in terms]),
+        content_offsets=_sum_offsets([(m.content_offsets, a) for m, a in terms]),
+        style_offsets=_sum_offsets([(m.style_offsets, a) for m, a in terms]),
+        shapes=shapes,
+        recipe={"combined": [{"weight": a, "merge": dict(m.recipe)} for m, a in terms]},
+    )
+
+
+def _sum_layers(terms: Sequence[tuple[MergedLayer, float]]) -> MergedLayer:
+    content = [(t.content.scaled(a), t.content_gate) for t, a in terms if t.content and t.content_gate is not None]
+    style = [(t.style.scaled(a), t.style_gate) for t, a in terms if t.style and t.style_gate is not None]
+    return MergedLayer(
+        content=concat([lora for lora, _ in content]) if content else None,
+        style=concat([lora for lora, _ in style]) if style else None,
+        content_gate=torch.cat([gate for _, gate in content]) if content else None,
+        style_gate=torch.cat([gate for _, gate in style]) if style else None,
+    )
+
+
+def _sum_text(terms: Sequence[tuple[Mapping[str, LowRank], float]]) -> dict[str, LowRank]:
+    terms = [(text, a) for text, a in terms if a]
+    names = dict.fromkeys(name for text, _ in terms for name in text)
+    return {name: concat([text[name].scaled(a) for text, a in terms if name in text]) for name in names}
+
+
+def _sum_offsets(terms: Sequence[tuple[Mapping[tuple[str, str], Tensor], float]]) -> dict[tuple[str, str], Tensor]:
+    total: dict[tuple[str, str], Tensor] = {}
+    for offsets, a in terms:
+        for key, value in offsets.items() if a else ():
+            total[key] = a * value + total[key] if key in total else a * value
+    return total

@@ -1,0 +1,33 @@
+"""The nodes. Each is inputs → configuration → one engine call → outputs; everything of the host is in `host/`."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .apply import ApplyMergedLora, MultiConceptCombine
+from .loaders import LoadContentLora, LoadStyleLora
+from .merge import ZipRankMerge
+from .options import MergeOptionsNode
+from .report import MergeReport
+from .save import SaveMergedLora
+
+NODES: list[type[io.ComfyNode]] = [
+    LoadContentLora,
+    LoadStyleLora,
+    ZipRankMerge,
+    MergeOptionsNode,
+    ApplyMergedLora,
+    MultiConceptCombine,
+    SaveMergedLora,
+    MergeReport,
+]
+
+
+class DuoLoraExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> DuoLoraExtension:
+    """Called by ComfyUI when the pack is loaded."""
+    return DuoLoraExtension()

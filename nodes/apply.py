@@ -1,0 +1,124 @@
+"""Apply Merged LoRA and Multi-Concept Combine: what is done with finished merges inside a graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..duolora_core.lora_save import kohya_state_dict
+from ..duolora_core.merged import combine
+from .host.models import apply_lora
+from .schema import schema
+from .sockets import CATEGORY, MergedSocket, MergeResult
+
+MOST_CONCEPTS = 4
+
+
+def strength_inputs() -> list[io.Input]:
+    """The two dials that stay free after training."""
+    return [
+        io.Float.Input(
+            "content_strength",
+            default=1.0,
+            min=-5.0,
+            max=5.0,
+            step=0.05,
+            tooltip="How strongly the subject shows. 1 is as trained; changing it needs no new training.",
+        ),
+        io.Float.Input(
+            "style_strength",
+            default=1.0,
+            min=-5.0,
+            max=5.0,
+            step=0.05,
+            tooltip="How strongly the style shows. 1 is as trained; changing it needs no new training.",
+        ),
+    ]
+
+
+class ApplyMergedLora(io.ComfyNode):
+    """Patches MODEL and CLIP with a merge."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "ApplyMerged",
+            display_name="Apply Merged LoRA",
+            category=CATEGORY,
+            description="Uses a merge in this graph. Content and style strength are free here; nothing is trained again.",
+            search_aliases=["duolora", "apply lora", "content style strength"],
+            inputs=[
+                io.Model.Input("model", tooltip="The checkpoint to generate with."),
+                MergedSocket.Input("merged", tooltip="From ZipRank Merge or Multi-Concept Combine."),
+                *strength_inputs(),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="Connect it if the LoRAs have text encoder parts; they are applied with the same strengths.",
+                ),
+            ],
+            outputs=[io.Model.Output("model_out", display_name="model"), io.Clip.Output("clip_out", display_name="clip")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, merged: MergeResult, content_strength: float, style_strength: float, clip: Any = None
+    ) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            state = kohya_state_dict(merged.merged.fold(content_strength, style_strength))
+        return io.NodeOutput(*apply_lora(model, clip, state))
+
+
+class MultiConceptCombine(io.ComfyNode):
+    """Several merges with one style as one."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        merges = [
+            MergedSocket.Input(f"merged_{i}", optional=i > 2, tooltip=f"Merge number {i}: one subject in the common style.")
+            for i in range(1, MOST_CONCEPTS + 1)
+        ]
+        weights = [
+            io.Float.Input(
+                f"weight_{i}", default=1.0, min=-5.0, max=5.0, step=0.05, tooltip=f"How strongly merge number {i} counts."
+            )
+            for i in range(1, MOST_CONCEPTS + 1)
+        ]
+        return schema(
+            "Combine",
+            display_name="Multi-Concept Combine",
+            category=CATEGORY,
+            description="Puts up to four merges into one LoRA, for several subjects in one style. Prompt with directions: "
+            "'a sks dog on the left and a <v> cat on the right, in wtrclr style'.",
+            search_aliases=["duolora", "multi concept", "combine lora"],
+            inputs=[
+                *merges,
+                io.Boolean.Input(
+                    "average",
+                    default=True,
+                    tooltip="On: weights are divided by the number of merges, as in the paper. Off: they count as they are, "
+                    "which keeps identities stronger but can overdo the style.",
+                ),
+                *weights,
+            ],
+            outputs=[MergedSocket.Output("merged", tooltip="To Apply, Save or Report.")],
+        )
+
+    @classmethod
+    def execute(cls, average: bool, **inputs: Any) -> io.NodeOutput:
+        numbers = [i for i in range(1, MOST_CONCEPTS + 1) if inputs.get(f"merged_{i}") is not None]
+        results: list[MergeResult] = [inputs[f"merged_{i}"] for i in numbers]
+        weights = [inputs[f"weight_{i}"] / (len(numbers) if average else 1) for i in numbers]
+        with torch.inference_mode(False):
+            merged = combine([result.merged for result in results], weights)
+        return io.NodeOutput(
+            MergeResult(
+                merged=merged,
+                trigger_phrase="; ".join(result.trigger_phrase for result in results),
+                prediction=results[0].prediction,
+                sources=[name for result in results for name in result.sources],
+                notes=[f"{len(results)} merges combined with weights {', '.join(f'{w:.2f}' for w in weights)}"],
+            )
+        )

@@ -1,0 +1,11 @@
+"""Everything that touches ComfyUI: only files in this folder import `comfy` or `folder_paths`.
+
+- `weights`: a model's weights made usable for a backward pass, and given back untouched
+- `checkpointing`: gradient checkpointing of the UNet's blocks
+- `denoiser`: a loaded model as the engine's `Denoiser`
+- `prompts`: prompts encoded with a LoRA's own text encoder part
+- `pictures`: training latents, from pictures or sampled from base + LoRA
+- `files`: LoRA files found and saved under the configured folders
+- `models`: a folded LoRA applied to MODEL and CLIP
+- `progress`: progress bar, preview and Cancel
+"""

@@ -1,0 +1,125 @@
+"""A ComfyUI MODEL as the engine's Denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_base
+import comfy.model_management
+import comfy.model_sampling
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from torch import Tensor, nn
+
+from ...duolora_core.denoiser import Prediction
+from ...duolora_core.errors import ModelMismatchError
+from ...duolora_core.unet_layout import UNetLayout, layout_from_shapes
+from .checkpointing import checkpointed
+from .weights import differentiable
+
+COMPUTE_DTYPES = {"as loaded": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_MEMORY_FACTOR = 4.0  # of ComfyUI's own estimate for an inference batch: activations kept for the backward pass
+
+
+class HostDenoiser:
+    """Runs the loaded model through its own `apply_model`, with its patches, wrappers and sampling in force."""
+
+    def __init__(self, model: comfy.model_base.BaseModel, transformer_options: Mapping[str, Any], device: torch.device):
+        self._model = model
+        self._options = dict(transformer_options)
+        self._device = device
+        self.modules: Mapping[str, nn.Module] = dict(model.diffusion_model.named_modules())
+        self.layout = unet_layout(model)
+        self.sigmas = model.model_sampling.sigmas.detach().to(device, torch.float32, copy=True)
+        self.prediction = prediction_of(model.model_sampling)
+
+    def __call__(self, x: Tensor, sigma: Tensor, conditions: Sequence[Mapping[str, Any]]) -> Tensor:
+        """(batch, channels, h, w) x0 estimates. Conditions are as `prompts.condition` made them, one per sample.
+
+        Raises the host's own interrupt exception when the artist pressed Cancel.
+        """
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        batched = {key: conditions[0][key].concat([other[key] for other in conditions[1:]]) for key in conditions[0]}
+        options = self._options | {
+            "optimized_attention_override": _differentiable_attention,
+            "cond_or_uncond": [0] * len(conditions),
+            "sigmas": sigma,
+        }
+        return self._model.apply_model(x, sigma, transformer_options=options, **batched)
+
+
+@contextmanager
+def training_denoiser(patcher: Any, samples: int, shape: Sequence[int], compute: str, checkpoint: bool) -> Iterator[HostDenoiser]:
+    """Loads a MODEL and lends it for training; outside it is bit for bit what it was.
+
+    Args:
+        patcher: the MODEL input; its clone is loaded, so its patches are in force and other clones are not touched
+        samples: of one forward, and `shape` (channels, h, w) of a latent, for the host's memory management
+        compute: one of COMPUTE_DTYPES
+        checkpoint: recompute activations in the backward pass instead of keeping them
+    """
+    patcher = plain_clone(patcher)
+    if COMPUTE_DTYPES[compute] is not None:
+        patcher.set_model_compute_dtype(COMPUTE_DTYPES[compute])
+    needed = patcher.memory_required([samples, *shape]) * (1.0 if checkpoint else _MEMORY_FACTOR)
+    comfy.model_management.load_models_gpu([patcher], memory_required=needed)
+    model = patcher.model
+    with differentiable(model), checkpointed(model, checkpoint):
+        yield HostDenoiser(model, patcher.model_options.get("transformer_options", {}), patcher.load_device)
+
+
+def plain_clone(patcher: Any) -> Any:
+    """A clone whose weights are ordinary tensors, also on hosts that stream them from disk."""
+    if getattr(patcher, "is_dynamic", lambda: False)():
+        return patcher.clone(disable_dynamic=True)
+    return patcher.clone()
+
+
+def require_sdxl(patcher: Any) -> None:
+    """Refuses models that are not of the SDXL family, before any work is done.
+
+    Raises:
+        ModelMismatchError: names what the model is instead.
+    """
+    if not isinstance(patcher.model, comfy.model_base.SDXL):
+        raise ModelMismatchError(
+            f"This model is a {type(patcher.model).__name__}; DuoLoRA merges LoRAs on the SDXL family (SDXL, Pony, "
+            "Illustrious, NoobAI, SSD-1B, Segmind-Vega). Connect such a checkpoint."
+        )
+    prediction_of(patcher.get_model_object("model_sampling"))
+
+
+def unet_layout(model: comfy.model_base.BaseModel) -> UNetLayout:
+    """The layout of a model's UNet.
+
+    Raises:
+        ModelMismatchError: the UNet is compiled, so that its layers cannot be reached.
+    """
+    shapes = {
+        name: tuple(module.weight.shape)
+        for name, module in model.diffusion_model.named_modules()
+        if getattr(module, "weight", None) is not None
+    }
+    if any(name.startswith("_orig_mod.") for name in shapes):
+        raise ModelMismatchError("This model is compiled. Take the Torch Compile node out of the way to the merge.")
+    return layout_from_shapes(shapes)
+
+
+def prediction_of(sampling: Any) -> Prediction:
+    """What the network predicts, from the host's model_sampling.
+
+    Raises:
+        ModelMismatchError: neither eps- nor v-prediction.
+    """
+    unsupported = (comfy.model_sampling.EDM, comfy.model_sampling.X0)
+    if isinstance(sampling, comfy.model_sampling.EPS) and not isinstance(sampling, unsupported):
+        return "v" if isinstance(sampling, comfy.model_sampling.V_PREDICTION) else "eps"
+    kinds = ", ".join(cls.__name__ for cls in type(sampling).__mro__[1:3])
+    raise ModelMismatchError(f"This model samples with {kinds}; DuoLoRA trains eps- and v-prediction models.")
+
+
+def _differentiable_attention(_chosen: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    """PyTorch's attention in place of the host's choice: some fast kernels have no backward pass."""
+    return attention_pytorch(*args, **kwargs)

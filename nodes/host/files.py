@@ -1,0 +1,80 @@
+"""LoRA files, found and saved only under the folders that ComfyUI is configured with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+
+import folder_paths
+
+from ...duolora_core.errors import FileTakenError, LoraFileError, SettingsError
+from ...duolora_core.lora_file import file_sha256
+
+_UNSAFE = re.compile(r'[\x00-\x1f<>:"|?*]')
+
+
+def lora_names() -> list[str]:
+    """The LoRA files of all configured folders, as the host lists them."""
+    return folder_paths.get_filename_list("loras")
+
+
+def lora_path(name: str) -> Path:
+    """Raises LoraFileError if there is no such file any more."""
+    path = folder_paths.get_full_path("loras", name)
+    if path is None:
+        raise LoraFileError(f"{name} is not in the loras folders. Refresh the list (press R) and choose it again.")
+    return Path(path)
+
+
+def content_hash(path: Path) -> str:
+    """sha256 of a file; computed again only when its size or time changed."""
+    stat = path.stat()
+    return _content_hash(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _content_hash(path: Path, _mtime_ns: int, _size: int) -> str:
+    return file_sha256(path)
+
+
+def save_numbered(prefix: str, suffix: str, write: Callable[[Path], object]) -> str:
+    """Saves a new file `prefix_00001<suffix>` in the first loras folder; the number rises until the name is free.
+
+    Args:
+        prefix: may name subfolders, "mine/merged"
+        write: called with a path; raises FileTakenError if that exists
+
+    Returns:
+        the name under which the LoRA list shows it
+
+    Raises:
+        SettingsError: the prefix leads out of the loras folder or is not a file name.
+    """
+    root = Path(folder_paths.get_folder_paths("loras")[0])
+    parts = [part.strip() for part in prefix.replace("\\", "/").split("/")]
+    bad = next((part for part in parts if part in ("", ".", "..") or _UNSAFE.search(part) or len(part) > 120), None)
+    if bad is not None:
+        raise SettingsError(
+            f"filename_prefix '{prefix}' cannot be used (because of '{bad}'). It is a name such as 'duolora/my_merge': "
+            "relative to the loras folder, without '..', drive letters or special characters."
+        )
+    folder = root.joinpath(*parts[:-1])
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise SettingsError(f"filename_prefix '{prefix}' leads out of the loras folder through a link. Use another one.")
+    for number in count(_next_number(folder, parts[-1], suffix)):
+        path = folder / f"{parts[-1]}_{number:05}{suffix}"
+        try:
+            write(path)
+        except FileTakenError:
+            continue  # another save took the number in the meantime
+        return path.relative_to(root).as_posix()
+    raise AssertionError("unreachable")
+
+
+def _next_number(folder: Path, stem: str, suffix: str) -> int:
+    pattern = re.compile(re.escape(stem) + r"_(\d+)" + re.escape(suffix) + "$")
+    taken = [int(match[1]) for path in folder.glob("*") if (match := pattern.match(path.name))] if folder.is_dir() else []
+    return max(taken, default=0) + 1

@@ -1,0 +1,64 @@
+"""Prompts as the conditions that the denoiser takes, encoded with the LoRAs' own text encoder parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.lora
+import comfy.sampler_helpers
+import comfy.samplers
+import comfy.sd
+import torch
+from torch import Tensor
+
+from ...duolora_core.errors import ModelMismatchError
+from ...duolora_core.lora_save import kohya_state_dict
+from ...duolora_core.low_rank import LowRank
+from ...duolora_core.merged import FoldedLora
+
+
+def clip_with(clip: Any, text: Mapping[str, LowRank], source: str) -> Any:
+    """A clone of CLIP with a LoRA's text encoder part applied; CLIP itself where the LoRA has none.
+
+    Raises:
+        ModelMismatchError: a layer's shape is not this CLIP's, or CLIP lacks the layer.
+    """
+    if not text:
+        return clip
+    known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
+    weights = clip.cond_stage_model.state_dict()
+    for key, low_rank in text.items():
+        expected = tuple(weights[known[key]].shape) if key in known else None
+        found = (low_rank.up.shape[0], low_rank.down.shape[1])
+        if expected != found:
+            there = "has no such layer" if expected is None else f"has a weight of shape {expected} there"
+            raise ModelMismatchError(
+                f"{source}: text encoder layer {key} changes a weight of shape {found}, but the connected CLIP {there}. "
+                "Connect the CLIP of an SDXL checkpoint."
+            )
+    state = kohya_state_dict(FoldedLora({}, text, {}, {}, 0.0), torch.float32)
+    return comfy.sd.load_lora_for_models(None, clip, state, 0.0, 1.0)[1]
+
+
+def encode(clip: Any, prompt: str) -> list[Any]:
+    """CONDITIONING of a prompt."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+
+
+def condition(patcher: Any, conditioning: list[Any], latent: Tensor) -> dict[str, Any]:
+    """What `apply_model` takes for one sample with this latent, (channels, h, w): text states, pooled text, sizes."""
+    conds = comfy.sampler_helpers.convert_cond(conditioning[:1])
+    device = patcher.load_device
+    noise = torch.zeros(1, *latent.shape, device=device)
+    encoded = comfy.samplers.encode_model_conds(patcher.model.extra_conds, conds, noise, device, "positive")
+    conds = encoded[0]["model_conds"]
+    return {key: _owned(cond.process_cond(batch_size=1, device=device, area=None), device) for key, cond in conds.items()}
+
+
+def _owned(cond: Any, device: torch.device) -> Any:
+    """The same cond with a tensor of its own on the device, usable in a backward pass."""
+    if isinstance(cond.cond, Tensor):
+        with torch.inference_mode(False):
+            cond.cond = cond.cond.to(device, copy=True)
+    return cond

@@ -1,0 +1,125 @@
+"""Load Content LoRA and Load Style LoRA."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from comfy_api.latest import io
+
+from ..duolora_core.errors import SettingsError
+from ..duolora_core.lora_file import LoraFile, lora_from_tensors, read_lora, trigger_words
+from .host import files
+from .schema import schema
+from .sockets import CATEGORY, ConceptSocket, LoadedConcept, LoraModelSocket
+
+FROM_SOCKET = "(connected LORA_MODEL)"
+
+
+class _LoadConcept(io.ComfyNode):
+    """Both loaders: a file or a connected LORA_MODEL, its trigger prompt, and pictures if there are any."""
+
+    role: ClassVar[Literal["content", "style"]]
+    example: ClassVar[str]
+    what: ClassVar[str]
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            f"Load{cls.role.title()}",
+            display_name=f"Load {cls.role.title()} LoRA",
+            category=CATEGORY,
+            description=f"Reads the LoRA of {cls.what} in any common format, for ZipRank Merge.",
+            search_aliases=["duolora", f"{cls.role} lora", "merge lora"],
+            inputs=[
+                io.Combo.Input(
+                    "lora_name",
+                    options=[FROM_SOCKET, *files.lora_names()],
+                    tooltip=f"The LoRA file of {cls.what}. SDXL family: kohya, diffusers, PEFT, LyCORIS LoCon, ComfyUI.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    default="",
+                    placeholder=cls.example,
+                    tooltip="A prompt with the LoRA's trigger words that shows it alone. Left empty, the trigger words "
+                    "in the file are used.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-5.0,
+                    max=5.0,
+                    step=0.05,
+                    tooltip="The strength at which this LoRA is at its best alone. The merge learns from it at that strength.",
+                ),
+                LoraModelSocket.Input(
+                    "lora",
+                    optional=True,
+                    tooltip="A LoRA straight from Train LoRA. Choose '(connected LORA_MODEL)' above to use it.",
+                ),
+                io.Image.Input(
+                    "pictures",
+                    optional=True,
+                    tooltip=f"1 to 30 pictures of {cls.what}, best those that the LoRA was trained on. Without them the "
+                    "merge samples its own with this LoRA.",
+                ),
+            ],
+            outputs=[
+                ConceptSocket.Output(cls.role, tooltip=f"To the {cls.role} input of ZipRank Merge."),
+                io.String.Output("info", tooltip="What was found in the file: layers, ranks, trigger words, skipped keys."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, lora_name: str, prompt: str, strength: float, lora: Any = None, pictures: Any = None) -> io.NodeOutput:
+        file = _read(lora_name, lora)
+        words = trigger_words(file.metadata)
+        prompt = prompt.strip() or ", ".join(words)
+        if not prompt:
+            raise SettingsError(
+                f"{file.name} names no trigger words, so its prompt cannot be left empty. Write one as {cls.example!r}."
+            )
+        return io.NodeOutput(LoadedConcept(cls.role, file, prompt, strength, pictures), _describe(file, prompt, words))
+
+    @classmethod
+    def fingerprint_inputs(cls, lora_name: str, **_: Any) -> str:
+        """The file's content: an overwritten file of the same name runs again, an untouched one does not."""
+        return "" if lora_name == FROM_SOCKET else files.content_hash(files.lora_path(lora_name))
+
+    @classmethod
+    def validate_inputs(cls, lora_name: str) -> bool | str:
+        known = lora_name == FROM_SOCKET or lora_name in files.lora_names()
+        return known or f"{lora_name} is not in the loras folders. Refresh the list (press R) and choose it again."
+
+
+class LoadContentLora(_LoadConcept):
+    role = "content"
+    example = "a photo of sks dog"
+    what = "a subject (a person, animal, object)"
+
+
+class LoadStyleLora(_LoadConcept):
+    role = "style"
+    example = "a watercolor painting in wtrclr style"
+    what = "a style"
+
+
+def _read(lora_name: str, lora: Any) -> LoraFile:
+    if lora_name != FROM_SOCKET:
+        return read_lora(files.lora_path(lora_name))
+    if lora is None:
+        raise SettingsError("No LoRA is chosen: pick a file, or connect a LORA_MODEL to the lora input.")
+    return lora_from_tensors(lora, "connected LORA_MODEL")
+
+
+def _describe(file: LoraFile, prompt: str, words: list[str]) -> str:
+    ranks = sorted({entry.rank for entry in file.entries.values()})
+    lines = [
+        f"{file.name}: {len(file.entries)} layers, rank {ranks[0]}" + (f" to {ranks[-1]}" if len(ranks) > 1 else ""),
+        f"prompt: {prompt}",
+        f"trigger words in the file: {', '.join(words) or 'none'}",
+    ]
+    if file.offsets:
+        lines.append(f"bias and norm changes: {len(file.offsets)}")
+    lines += [f"skipped {key}: {reason}" for key, reason in file.skipped.items()]
+    return "\n".join(lines)

@@ -1,0 +1,148 @@
+"""ZipRank Merge: the trainer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+from comfy_api.latest import io
+
+from ..duolora_core.config import MergeConfig
+from ..duolora_core.errors import SettingsError
+from ..duolora_core.layer_priors import PriorPreset
+from ..duolora_core.lora_save import kohya_state_dict
+from .merging import run_merge
+from .schema import schema
+from .sockets import (
+    CATEGORY,
+    ConceptSocket,
+    LoadedConcept,
+    LoraModelSocket,
+    LossMapSocket,
+    MergedSocket,
+    MergeOptions,
+    OptionsSocket,
+)
+
+_DEFAULT = MergeConfig()
+
+
+class ZipRankMerge(io.ComfyNode):
+    """Trains the masks of a content and a style LoRA."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "ZipRankMerge",
+            display_name="ZipRank Merge",
+            category=CATEGORY,
+            description="Merges a content LoRA and a style LoRA into one that keeps both, by training one mask per rank "
+            "component for about 100 steps (DuoLoRA, arXiv 2504.13206). The model itself is not changed.",
+            search_aliases=["duolora", "merge lora", "content style merge", "ziplora", "train merge"],
+            inputs=[
+                io.Model.Input("model", tooltip="An SDXL-family checkpoint, best the one that you will generate with."),
+                io.Clip.Input("clip", tooltip="The checkpoint's CLIP, to encode the prompts."),
+                ConceptSocket.Input("content", tooltip="From Load Content LoRA: the subject."),
+                ConceptSocket.Input("style", tooltip="From Load Style LoRA."),
+                io.String.Input(
+                    "combined_prompt",
+                    multiline=True,
+                    default="",
+                    placeholder="a sks dog in wtrclr style",
+                    tooltip="The prompt that you want to work afterwards: subject and style together, with both trigger "
+                    "words. Left empty, both prompts are joined by a comma.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=_DEFAULT.steps,
+                    min=1,
+                    max=10000,
+                    tooltip="Training steps. 100 as in the paper; 20 are enough for a first look.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The same seed and inputs give the same masks on the same device.",
+                ),
+                io.Int.Input(
+                    "resolution",
+                    default=1024,
+                    min=64,
+                    max=2048,
+                    step=64,
+                    tooltip="Training size in pixels (the side of a square of equal area). 1024 is SDXL's own; 768 or 512 "
+                    "need less memory and time.",
+                ),
+                io.Combo.Input(
+                    "layer_prior",
+                    options=[*get_args(PriorPreset), "custom"],
+                    default=_DEFAULT.layer_prior,
+                    tooltip="Which blocks belong to content and which to style. resolution: the paper's rule. "
+                    "b_lora_aware: as B-LoRA found. none: let training decide. custom: from the options node.",
+                ),
+                io.Float.Input(
+                    "layer_prior_weight",
+                    default=_DEFAULT.layer_prior_weight,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="How strongly the layer prior separates the two. Lower it if one of them fades.",
+                ),
+                io.Float.Input(
+                    "cycle_weight",
+                    default=_DEFAULT.cycle_weight,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="Weight of the cycle-consistency loss (Constyle). 0 turns it off and makes steps faster.",
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="Needed only when a loader has pictures."),
+                OptionsSocket.Input("options", optional=True, tooltip="From Merge Options; defaults without it."),
+            ],
+            outputs=[
+                MergedSocket.Output("merged", tooltip="To Apply, Save, Combine and Report; strengths stay adjustable."),
+                LoraModelSocket.Output("lora", tooltip="The merge as an ordinary LoRA, for core nodes."),
+                LossMapSocket.Output("loss", tooltip="For core's Plot Loss Graph."),
+                io.String.Output("info", tooltip="What was used, what was skipped and why, and how the masks ended."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        content: LoadedConcept,
+        style: LoadedConcept,
+        combined_prompt: str,
+        steps: int,
+        seed: int,
+        resolution: int,
+        layer_prior: str,
+        layer_prior_weight: float,
+        cycle_weight: float,
+        vae: Any = None,
+        options: MergeOptions | None = None,
+    ) -> io.NodeOutput:
+        _check_roles(content, style)
+        options = options or MergeOptions()
+        config = replace(options.config, steps=steps, seed=seed)
+        if not options.is_preset:
+            prior = options.custom_prior if layer_prior == "custom" else layer_prior
+            config = replace(
+                config, layer_prior=prior, layer_prior_weight=layer_prior_weight, cycle_weight=cycle_weight
+            )
+        combined = combined_prompt.strip() or f"{content.prompt}, {style.prompt}"
+        result = run_merge(model, clip, vae, content, style, combined, resolution, config, options)
+        loss_map = {"loss": list(result.losses["total"]), **result.losses}
+        lora = kohya_state_dict(result.merged.fold())
+        return io.NodeOutput(result, lora, loss_map, "\n".join(result.notes))
+
+
+def _check_roles(content: LoadedConcept, style: LoadedConcept) -> None:
+    for socket, concept in (("content", content), ("style", style)):
+        if concept.role != socket:
+            raise SettingsError(f"A {concept.role} LoRA is connected to the {socket} input. Swap the two loaders.")

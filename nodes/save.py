@@ -1,0 +1,111 @@
+"""Save Merged LoRA."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..duolora_core.errors import SettingsError
+from ..duolora_core.lora_save import FileInfo, kohya_state_dict, metadata, write_safetensors
+from ..duolora_core.masks_file import save_masks
+from .apply import strength_inputs
+from .host.files import save_numbered
+from .schema import schema
+from .sockets import CATEGORY, MergedSocket, MergeResult
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+LORA, MASKS = "LoRA", "masks only"
+
+
+class SaveMergedLora(io.ComfyNode):
+    """Writes an ordinary LoRA file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "SaveMerged",
+            display_name="Save Merged LoRA",
+            category=CATEGORY,
+            description="Saves the merge as an ordinary LoRA that ComfyUI, A1111, Forge and diffusers load, with its whole "
+            "recipe in the metadata. It lands in the first loras folder; nothing is ever replaced.",
+            search_aliases=["duolora", "save lora", "export lora"],
+            is_output_node=True,
+            inputs=[
+                MergedSocket.Input("merged", tooltip="From ZipRank Merge or Multi-Concept Combine."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="duolora/merged",
+                    tooltip="Name in the loras folder; may name subfolders. A number is added: merged_00001.safetensors.",
+                ),
+                *strength_inputs(),
+                io.Combo.Input(
+                    "precision", options=list(DTYPES), default="fp16", tooltip="fp16 is what nearly all LoRA files use."
+                ),
+                io.Int.Input(
+                    "max_rank",
+                    default=0,
+                    min=0,
+                    max=1024,
+                    tooltip="Largest rank of a layer. 0 keeps every active component, exactly; a smaller rank makes a "
+                    "smaller file, and the error is shown.",
+                ),
+                io.Combo.Input(
+                    "what",
+                    options=[LORA, MASKS],
+                    default=LORA,
+                    tooltip="masks only: a file of about 0.4 MB that makes the merge again from the two source LoRAs.",
+                ),
+            ],
+            outputs=[io.String.Output("lora_name", tooltip="The new file's name in the LoRA list.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        merged: MergeResult,
+        filename_prefix: str,
+        content_strength: float,
+        style_strength: float,
+        precision: str,
+        max_rank: int,
+        what: str,
+    ) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            if what == MASKS:
+                name = _save_masks(merged, filename_prefix)
+                return io.NodeOutput(name, ui=ui.PreviewText(f"Saved masks as {name}"))
+            folded = merged.merged.fold(content_strength, style_strength, max_rank or None)
+            tensors = kohya_state_dict(folded, DTYPES[precision])
+            saved_as = {"content_strength": content_strength, "style_strength": style_strength, "max_rank": max_rank}
+            recipe = {**merged.merged.recipe, "saved": saved_as}
+
+            def write(path: Path) -> None:
+                values = metadata(folded, _info(merged, path.stem), recipe)
+                write_safetensors(path, tensors, values)
+
+            name = save_numbered(filename_prefix, ".safetensors", write)
+        size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
+        ranks = [low_rank.rank for low_rank in folded.layers.values()]
+        mean = sum(ranks) / len(ranks) if ranks else 0
+        text = f"Saved {name}: {size:.1f} MB, mean rank {mean:.0f}, left out {folded.error:.2%} of the merge"
+        return io.NodeOutput(name, ui=ui.PreviewText(text))
+
+
+def _save_masks(result: MergeResult, prefix: str) -> str:
+    if result.pair is None or result.gates is None:
+        raise SettingsError("A combination has no masks of its own. Save the masks of each merge, or save a LoRA.")
+    pair, gates, recipe = result.pair, result.gates, result.merged.recipe
+    return save_numbered(prefix, ".masks.safetensors", lambda path: save_masks(path, gates, pair, recipe))
+
+
+def _info(result: MergeResult, title: str) -> FileInfo:
+    return FileInfo(
+        title=title,
+        trigger_phrase=result.trigger_phrase,
+        prediction=result.prediction,
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        merged_from=tuple(result.sources),
+    )

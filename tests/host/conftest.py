@@ -1,0 +1,89 @@
+"""Fixtures for tests in real ComfyUI: one server per host and session, with a tiny checkpoint in it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from host.comfy_host import HOW_TO_ENABLE, ComfyServer, Host, find_hosts
+from host.lora_samples import Layer, load_layers
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+CACHE = ROOT / ".cache" / "host"
+HOSTS = find_hosts()
+
+collect_ignore = ["fixtures_pack", "tiny_checkpoint.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder carries the marker `host`."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.host)
+
+
+def tiny_checkpoint(host: Host, kind: str, *flags: str) -> Path:
+    """The cached checkpoint of this kind; built by the host's python when there is none or its builder changed."""
+    builder = HERE / "tiny_checkpoint.py"
+    version = hashlib.sha256(builder.read_bytes()).hexdigest()[:8]
+    name = "_".join((kind, *(flag.strip("-") for flag in flags)))
+    path = CACHE / f"{name}-{version}.safetensors"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        (CACHE / ".gitignore").write_text("*\n", encoding="utf-8")
+        for stale in CACHE.glob(f"{name}-????????.*"):
+            stale.unlink()
+        host.run_script(builder, "--host", host.path, "--out", path, "--kind", kind, *flags)
+    return path
+
+
+@pytest.fixture(scope="session", params=HOSTS or [None], ids=[host.version for host in HOSTS] or ["no-host"])
+def host(request: pytest.FixtureRequest) -> Host:
+    """Each ComfyUI on this machine in turn."""
+    if request.param is None:
+        pytest.skip(HOW_TO_ENABLE)
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def checkpoint_file(host: Host) -> Path:
+    """The tiny noise-predicting checkpoint on disk."""
+    return tiny_checkpoint(host, "vega")
+
+
+@pytest.fixture(scope="session")
+def layers(checkpoint_file: Path) -> list[Layer]:
+    """All linears and convolutions of the tiny checkpoint's UNet."""
+    return load_layers(checkpoint_file.with_suffix(".layers.json"))
+
+
+@pytest.fixture(scope="session")
+def server(host: Host) -> Iterator[ComfyServer]:
+    """A running server with this pack and the test-only nodes."""
+    previews = ("--preview-method", "latent2rgb")
+    with ComfyServer(host, pack_root=ROOT, fixtures_pack=HERE / "fixtures_pack", flags=previews) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def checkpoint(server: ComfyServer, checkpoint_file: Path) -> str:
+    """The name under which the server's CheckpointLoaderSimple finds the tiny checkpoint."""
+    (server.checkpoints / "vega.safetensors").symlink_to(checkpoint_file)
+    return "vega.safetensors"
+
+
+@pytest.fixture(scope="session")
+def checkpoint_v(host: Host, server: ComfyServer) -> str:
+    """The same for a v-predicting checkpoint."""
+    (server.checkpoints / "vega_v.safetensors").symlink_to(tiny_checkpoint(host, "vega_v"))
+    return "vega_v.safetensors"
+
+
+@pytest.fixture(scope="session")
+def checkpoint_v_ztsnr(host: Host, server: ComfyServer) -> str:
+    """The same for a v-predicting checkpoint with zero terminal SNR."""
+    (server.checkpoints / "vega_v_ztsnr.safetensors").symlink_to(tiny_checkpoint(host, "vega_v", "--ztsnr"))
+    return "vega_v_ztsnr.safetensors"
