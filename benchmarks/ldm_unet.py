@@ -37,9 +37,7 @@ class UNetConfig:
 
 
 SDXL = UNetConfig()
-SSD_1B = UNetConfig(
-    down_depths=((0, 0), (2, 2), (4, 4)), mid_depth=None, up_depths=((0, 0, 0), (2, 1, 1), (4, 4, 10))
-)
+SSD_1B = UNetConfig(down_depths=((0, 0), (2, 2), (4, 4)), mid_depth=None, up_depths=((0, 0, 0), (2, 1, 1), (4, 4, 10)))
 SEGMIND_VEGA = UNetConfig(
     down_depths=((0, 0), (1, 1), (2, 2)), mid_depth=None, up_depths=((0, 0, 0), (1, 1, 1), (2, 2, 2))
 )
@@ -56,7 +54,7 @@ TINY = UNetConfig(
 
 
 class UNet(nn.Module):
-    """eps or v from (batch, channels, h, w) latents, (batch,) timesteps, (batch, tokens, context) and (batch, pooled)."""
+    """eps or v from (batch, channels, h, w), (batch,) timesteps, (batch, tokens, context) and (batch, pooled)."""
 
     def __init__(self, config: UNetConfig):
         super().__init__()
@@ -141,7 +139,9 @@ def _run(stage: nn.Module, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
 class ResBlock(nn.Module):
     def __init__(self, channels: int, out: int, emb: int, groups: int):
         super().__init__()
-        self.in_layers = nn.Sequential(nn.GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1))
+        self.in_layers = nn.Sequential(
+            nn.GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1)
+        )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb, out))
         self.out_layers = nn.Sequential(
             nn.GroupNorm(groups, out), nn.SiLU(), nn.Identity(), nn.Conv2d(out, out, 3, padding=1)
@@ -213,7 +213,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         q, k, v = (
-            t.unflatten(2, (-1, self.head)).transpose(1, 2) for t in (self.to_q(x), self.to_k(context), self.to_v(context))
+            t.unflatten(2, (-1, self.head)).transpose(1, 2)
+            for t in (self.to_q(x), self.to_k(context), self.to_v(context))
         )
         return self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 

@@ -60,7 +60,8 @@ def place(file: LoraFile, layout: UNetLayout, strength: float = 1.0) -> Concept:
             skipped[spelled] = "the model has no such layer"
     if not layers:
         raise ModelMismatchError(
-            f"{file.name}: none of its {len(file.entries)} layers is in this model (first: {next(iter(file.entries))}). "
+            f"{file.name}: none of its {len(file.entries)} layers is in this model (first: "
+            f"{next(iter(file.entries))}). "
             "Check that the LoRA and the checkpoint are of the same family."
         )
     offsets: dict[tuple[str, str], Tensor] = {}
@@ -106,4 +107,6 @@ def _flat(entry: Entry) -> LowRank:
 
 def _once(name: str, taken: Mapping[str, LowRank], spelled: str, file: LoraFile) -> None:
     if name in taken:
-        raise LoraFileError(f"{file.name}: layer {name} is there twice, the second time as {spelled}. The file is damaged.")
+        raise LoraFileError(
+            f"{file.name}: layer {name} is there twice, the second time as {spelled}. The file is damaged."
+        )

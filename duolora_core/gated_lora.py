@@ -9,7 +9,7 @@ and a convolution works the same way, its gate standing between the two convolut
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -37,12 +37,18 @@ class GatedLora:
         self._stacks: dict[str, tuple[Tensor, Tensor]] = {}
 
     @contextmanager
-    def rows(self, rows: Sequence[Row]) -> Iterator[None]:
+    def rows(self, rows: Sequence[Row]) -> Generator[None, None, None]:
         """Sets the network of each sample of the next forwards (and of the backward, if the model recomputes)."""
         previous = self._layer_gates, self._roles
         matrix = torch.stack([self._gate_row(row) for row in rows])  # (batch, total)
         self._layer_gates = dict(zip(self.gates.slots, matrix.split(self._sizes, dim=1), strict=True))
-        shares = {"base": (0.0, 0.0), "content": (1.0, 0.0), "style": (0.0, 1.0), "sum": (1.0, 1.0), "merge": (1.0, 1.0)}
+        shares = {
+            "base": (0.0, 0.0),
+            "content": (1.0, 0.0),
+            "style": (0.0, 1.0),
+            "sum": (1.0, 1.0),
+            "merge": (1.0, 1.0),
+        }
         self._roles = torch.tensor([shares[row] for row in rows], device=matrix.device)
         try:
             yield
@@ -76,7 +82,9 @@ class GatedLora:
 
     def offset(self, name: str, what: Literal["weight", "bias"], like: Tensor) -> Tensor | None:
         """The 1-D offset of each sample's network, (batch, channels), or None if neither LoRA has one here."""
-        offsets = [concept.offsets.get((name, what)) for concept in (self.pair.content_concept, self.pair.style_concept)]
+        offsets = [
+            concept.offsets.get((name, what)) for concept in (self.pair.content_concept, self.pair.style_concept)
+        ]
         known = next((offset for offset in offsets if offset is not None), None)
         if known is None:
             return None
@@ -99,7 +107,7 @@ class GatedLora:
 
 
 @contextmanager
-def attach(modules: Mapping[str, nn.Module], pair: LoraPair, gates: Gates) -> Iterator[GatedLora]:
+def attach(modules: Mapping[str, nn.Module], pair: LoraPair, gates: Gates) -> Generator[GatedLora, None, None]:
     """Attaches both LoRAs to a model's layers and takes them off again, whatever happens inside.
 
     Args:

@@ -47,7 +47,10 @@ def _preset_role(block: Block, layout: UNetLayout, preset: str) -> Role:
     if block.part == "other" or preset == "none":
         return "neutral"
     if preset == "authors_code":
-        return next((role for start, role in AUTHORS_MATCHES if block.diffusers.startswith(start)), "neutral")
+        for start, role in AUTHORS_MATCHES:
+            if block.diffusers.startswith(start):
+                return role
+        return "neutral"
     if preset == "b_lora_aware" and block.diffusers == B_LORA_STYLE_BLOCK:
         return "style"
     return "content" if block.level >= layout.deepest_attention_level else "style"

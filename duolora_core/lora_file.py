@@ -73,7 +73,9 @@ def read_lora(path: Path) -> LoraFile:
             metadata: dict[str, str] = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError as error:
-        raise LoraFileError(f"{path.name}: there is no such file. Refresh the LoRA list and choose it again.") from error
+        raise LoraFileError(
+            f"{path.name}: there is no such file. Refresh the LoRA list and choose it again."
+        ) from error
     except (SafetensorError, OSError, ValueError) as error:
         raise LoraFileError(
             f"{path.name} is not a readable safetensors file ({error}). Download it again; it may be cut short."
@@ -136,11 +138,14 @@ def lora_from_tensors(
         else:
             skipped |= {held[part][0]: "no up and down weight beside it" for part in ("alpha", "mid") if part in held}
     if not entries:
-        raise LoraFileError(f"{name} holds no LoRA weights (read {len(tensors)} keys). Is it a checkpoint or an embedding?")
+        raise LoraFileError(
+            f"{name} holds no LoRA weights (read {len(tensors)} keys). Is it a checkpoint or an embedding?"
+        )
     architecture = foreign_architecture({layer: entry.down for layer, entry in entries.items()})
     if architecture:
         raise LoraFileError(
-            f"{name} looks like a LoRA for {architecture}. DuoLoRA merges LoRAs of the SDXL family; choose one made for "
+            f"{name} looks like a LoRA for {architecture}. DuoLoRA merges LoRAs of the SDXL family; choose one "
+            f"made for "
             "SDXL, Pony, Illustrious, NoobAI, SSD-1B or Segmind-Vega."
         )
     return LoraFile(name, sha256, entries, offsets, skipped, dict(metadata or {}))
@@ -164,12 +169,16 @@ def trigger_words(metadata: Mapping[str, str], most: int = 3) -> list[str]:
 def _entry(layer: str, held: Mapping[Part, tuple[str, Tensor]], name: str) -> Entry:
     up, down = _finite(*held["up"], name), _finite(*held["down"], name)
     mid = _finite(*held["mid"], name) if "mid" in held else None
-    shapes = f"up {tuple(up.shape)}, down {tuple(down.shape)}" + (f", mid {tuple(mid.shape)}" if mid is not None else "")
+    shapes = f"up {tuple(up.shape)}, down {tuple(down.shape)}" + (
+        f", mid {tuple(mid.shape)}" if mid is not None else ""
+    )
     fits = up.ndim in (2, 4) and down.ndim in (2, 4) and up.shape[1] == (down if mid is None else mid).shape[0]
     if mid is not None:
         fits = fits and mid.ndim == 4 and mid.shape[1] == down.shape[0]
     if not fits or 0 in up.shape or 0 in down.shape or (up.ndim == 4 and up.shape[2:] != (1, 1)):
-        raise LoraFileError(f"{name}: the weights of layer {layer} do not fit each other ({shapes}). The file is damaged.")
+        raise LoraFileError(
+            f"{name}: the weights of layer {layer} do not fit each other ({shapes}). The file is damaged."
+        )
     alpha = None
     if "alpha" in held:
         key, tensor = held["alpha"]

@@ -109,7 +109,9 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping
     except FileExistsError as error:
         raise FileTakenError(f"{path} exists already and is not replaced. Choose another name.") from error
     except OSError as error:
-        raise DuoLoraError(f"Cannot write {path}: {error.strerror or error}. Free some space or allow writing there.") from error
+        raise DuoLoraError(
+            f"Cannot write {path}: {error.strerror or error}. Free some space or allow writing there."
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

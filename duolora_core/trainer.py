@@ -41,7 +41,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class StepReport:
-    """One finished step. `losses` holds each term unweighted and `total` as it was minimised; `seconds` is wall time."""
+    """One finished step. `losses` holds each term unweighted and `total` as minimised; `seconds` is wall time."""
 
     step: int
     steps: int
@@ -242,6 +242,7 @@ def _not_finite(step: int, losses: Mapping[str, float], norm: float, sigma: floa
     broken = [name for name, value in losses.items() if name != "total" and not math.isfinite(value)]
     what = f"the loss term {', '.join(broken)}" if broken else f"the gradient (norm {norm})"
     return (
-        f"Training stopped at step {step}: {what} is not a finite number (sigma {sigma:.3f}). The best gates so far are "
+        f"Training stopped at step {step}: {what} is not a finite number (sigma {sigma:.3f}). The best gates so "
+        f"far are "
         "kept. Lower the learning rate or the LoRAs' strengths, or run the model in bf16 or fp32 instead of fp16."
     )

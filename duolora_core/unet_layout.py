@@ -77,7 +77,7 @@ class UNetLayout:
         """{any spelling of a layer name: canonical name}: dotted or with underscores, LDM or diffusers."""
         table: dict[str, str] = {}
         for name, layer in self.layers.items():
-            for spelling in (name, layer.diffusers):
+            for spelling in (name, layer.diffusers, layer.diffusers.replace("add_embedding", "class_embedding")):
                 table[spelling] = name
                 table[spelling.replace(".", "_")] = name
                 if spelling.endswith(".to_out.0"):  # the attention-processor files of early diffusers drop the 0

@@ -47,7 +47,8 @@ class ApplyMergedLora(io.ComfyNode):
             "ApplyMerged",
             display_name="Apply Merged LoRA",
             category=CATEGORY,
-            description="Uses a merge in this graph. Content and style strength are free here; nothing is trained again.",
+            description="Uses a merge in this graph. Content and style strength are free here; nothing is "
+            "trained again.",
             search_aliases=["duolora", "apply lora", "content style strength"],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint to generate with."),
@@ -56,10 +57,14 @@ class ApplyMergedLora(io.ComfyNode):
                 io.Clip.Input(
                     "clip",
                     optional=True,
-                    tooltip="Connect it if the LoRAs have text encoder parts; they are applied with the same strengths.",
+                    tooltip="Connect it if the LoRAs have text encoder parts; they are applied with the same "
+                    "strengths.",
                 ),
             ],
-            outputs=[io.Model.Output("model_out", display_name="model"), io.Clip.Output("clip_out", display_name="clip")],
+            outputs=[
+                io.Model.Output("model_out", display_name="model"),
+                io.Clip.Output("clip_out", display_name="clip"),
+            ],
         )
 
     @classmethod
@@ -77,12 +82,19 @@ class MultiConceptCombine(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         merges = [
-            MergedSocket.Input(f"merged_{i}", optional=i > 2, tooltip=f"Merge number {i}: one subject in the common style.")
+            MergedSocket.Input(
+                f"merged_{i}", optional=i > 2, tooltip=f"Merge number {i}: one subject in the common style."
+            )
             for i in range(1, MOST_CONCEPTS + 1)
         ]
         weights = [
             io.Float.Input(
-                f"weight_{i}", default=1.0, min=-5.0, max=5.0, step=0.05, tooltip=f"How strongly merge number {i} counts."
+                f"weight_{i}",
+                default=1.0,
+                min=-5.0,
+                max=5.0,
+                step=0.05,
+                tooltip=f"How strongly merge number {i} counts.",
             )
             for i in range(1, MOST_CONCEPTS + 1)
         ]
@@ -90,7 +102,8 @@ class MultiConceptCombine(io.ComfyNode):
             "Combine",
             display_name="Multi-Concept Combine",
             category=CATEGORY,
-            description="Puts up to four merges into one LoRA, for several subjects in one style. Prompt with directions: "
+            description="Puts up to four merges into one LoRA, for several subjects in one style. Prompt with "
+            "directions: "
             "'a sks dog on the left and a <v> cat on the right, in wtrclr style'.",
             search_aliases=["duolora", "multi concept", "combine lora"],
             inputs=[
@@ -98,7 +111,8 @@ class MultiConceptCombine(io.ComfyNode):
                 io.Boolean.Input(
                     "average",
                     default=True,
-                    tooltip="On: weights are divided by the number of merges, as in the paper. Off: they count as they are, "
+                    tooltip="On: weights are divided by the number of merges, as in the paper. Off: they count "
+                    "as they are, "
                     "which keeps identities stronger but can overdo the style.",
                 ),
                 *weights,

@@ -34,7 +34,8 @@ class _LoadConcept(io.ComfyNode):
                 io.Combo.Input(
                     "lora_name",
                     options=[FROM_SOCKET, *files.lora_names()],
-                    tooltip=f"The LoRA file of {cls.what}. SDXL family: kohya, diffusers, PEFT, LyCORIS LoCon, ComfyUI.",
+                    tooltip=f"The LoRA file of {cls.what}. SDXL family: kohya, diffusers, PEFT, LyCORIS LoCon, "
+                    f"ComfyUI.",
                 ),
                 io.String.Input(
                     "prompt",
@@ -50,7 +51,8 @@ class _LoadConcept(io.ComfyNode):
                     min=-5.0,
                     max=5.0,
                     step=0.05,
-                    tooltip="The strength at which this LoRA is at its best alone. The merge learns from it at that strength.",
+                    tooltip="The strength at which this LoRA is at its best alone. The merge learns from it at "
+                    "that strength.",
                 ),
                 LoraModelSocket.Input(
                     "lora",
@@ -60,18 +62,23 @@ class _LoadConcept(io.ComfyNode):
                 io.Image.Input(
                     "pictures",
                     optional=True,
-                    tooltip=f"1 to 30 pictures of {cls.what}, best those that the LoRA was trained on. Without them the "
+                    tooltip=f"1 to 30 pictures of {cls.what}, best those that the LoRA was trained on. Without "
+                    f"them the "
                     "merge samples its own with this LoRA.",
                 ),
             ],
             outputs=[
                 ConceptSocket.Output(cls.role, tooltip=f"To the {cls.role} input of ZipRank Merge."),
-                io.String.Output("info", tooltip="What was found in the file: layers, ranks, trigger words, skipped keys."),
+                io.String.Output(
+                    "info", tooltip="What was found in the file: layers, ranks, trigger words, skipped keys."
+                ),
             ],
         )
 
     @classmethod
-    def execute(cls, lora_name: str, prompt: str, strength: float, lora: Any = None, pictures: Any = None) -> io.NodeOutput:
+    def execute(
+        cls, lora_name: str, prompt: str, strength: float, lora: Any = None, pictures: Any = None
+    ) -> io.NodeOutput:
         file = _read(lora_name, lora)
         words = trigger_words(file.metadata)
         prompt = prompt.strip() or ", ".join(words)

@@ -36,7 +36,8 @@ class ZipRankMerge(io.ComfyNode):
             "ZipRankMerge",
             display_name="ZipRank Merge",
             category=CATEGORY,
-            description="Merges a content LoRA and a style LoRA into one that keeps both, by training one mask per rank "
+            description="Merges a content LoRA and a style LoRA into one that keeps both, by training one mask "
+            "per rank "
             "component for about 100 steps (DuoLoRA, arXiv 2504.13206). The model itself is not changed.",
             search_aliases=["duolora", "merge lora", "content style merge", "ziplora", "train merge"],
             inputs=[
@@ -49,7 +50,8 @@ class ZipRankMerge(io.ComfyNode):
                     multiline=True,
                     default="",
                     placeholder="a sks dog in wtrclr style",
-                    tooltip="The prompt that you want to work afterwards: subject and style together, with both trigger "
+                    tooltip="The prompt that you want to work afterwards: subject and style together, with both "
+                    "trigger "
                     "words. Left empty, both prompts are joined by a comma.",
                 ),
                 io.Int.Input(
@@ -73,7 +75,8 @@ class ZipRankMerge(io.ComfyNode):
                     min=64,
                     max=2048,
                     step=64,
-                    tooltip="Training size in pixels (the side of a square of equal area). 1024 is SDXL's own; 768 or 512 "
+                    tooltip="Training size in pixels (the side of a square of equal area). 1024 is SDXL's own; "
+                    "768 or 512 "
                     "need less memory and time.",
                 ),
                 io.Combo.Input(

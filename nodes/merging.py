@@ -61,29 +61,30 @@ def run_merge(
         layout = unet_layout(model.model)
         roles = layer_roles(layout, config.layer_prior)
         placed = [place(concept.file, layout, concept.strength) for concept in (content, style)]
-        pair = make_pair(*placed, layout, config.basis)
+        pair = make_pair(placed[0], placed[1], layout, config.basis)
         generator = torch.Generator().manual_seed(config.seed)
         gates = initial_gates(
             pair, roles, config.initialisation, config.content_threshold, config.style_threshold, generator
         )
     combined = encode(_clip_for(clip, placed), combined_prompt)
-    examples = [
+    content_pictures, style_pictures = (
         _pictures(model, clip, vae, loaded, concept, combined, resolution, config.seed, options)
         for loaded, concept in zip((content, style), placed, strict=True)
-    ]
+    )
 
     history = _History(config.steps)
-    shape = tuple(examples[0][0].latent.shape)
+    shape = content_pictures[0].latent.shape
     with (
         training_denoiser(model, config.micro_batch, shape, options.compute, options.checkpointing) as denoiser,
         attach(denoiser.modules, pair, gates) as gated,
     ):
         progress = Progress(config.steps)
-        for report in train(denoiser, gated, *examples, roles, config):
+        for report in train(denoiser, gated, content_pictures, style_pictures, roles, config):
             history.add(report)
             progress.update(report.step, history.picture)
     with torch.inference_mode(False):
-        recipe = _recipe(model, (content, style), combined_prompt, resolution, config, [len(e) for e in examples])
+        counts = len(content_pictures), len(style_pictures)
+        recipe = _recipe(model, (content, style), counts, combined_prompt, resolution, config)
         return MergeResult(
             merged=make_merged(pair, gates, recipe),
             trigger_phrase=combined_prompt,
@@ -170,10 +171,10 @@ def _alone(concept: Concept, layout: UNetLayout) -> FoldedLora:
 def _recipe(
     model: Any,
     loaded: Sequence[LoadedConcept],
+    pictures: Sequence[int],
     prompt: str,
     resolution: int,
     config: MergeConfig,
-    pictures: Sequence[int],
 ) -> dict[str, Any]:
     """What it takes to make the merge again, as plain JSON data."""
     return {
@@ -207,7 +208,8 @@ def _notes(pair: LoraPair, concepts: Sequence[Concept], history: _History) -> li
         )
         if active < 0.1 * total:
             lines.append(
-                f"The {role} masks have nearly closed: the {role} will be weak. Lower layer_prior_weight or the learning "
+                f"The {role} masks have nearly closed: the {role} will be weak. Lower layer_prior_weight or the "
+                f"learning "
                 f"rate, or raise the {role} strength on Apply Merged LoRA."
             )
     both = sum(name in pair.content and name in pair.style for name in pair.names)

@@ -34,7 +34,8 @@ class MergeOptionsNode(io.ComfyNode):
                     "preset",
                     options=[CUSTOM, *PRESETS],
                     default=CUSTOM,
-                    tooltip="'paper' and 'authors_code' reproduce the published settings and replace everything but steps, "
+                    tooltip="'paper' and 'authors_code' reproduce the published settings and replace everything "
+                    "but steps, "
                     "seed and resolution, here and on the merge node.",
                 ),
                 io.Float.Input(
@@ -57,7 +58,8 @@ class MergeOptionsNode(io.ComfyNode):
                     "basis",
                     options=list(get_args(Basis)),
                     default=_DEFAULT.basis,
-                    tooltip="svd: masks act on each LoRA's strongest directions. factors: on the file's own, arbitrary ones.",
+                    tooltip="svd: masks act on each LoRA's strongest directions. factors: on the file's own, "
+                    "arbitrary ones.",
                 ),
                 io.Combo.Input(
                     "initialisation",
@@ -72,7 +74,8 @@ class MergeOptionsNode(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Share switched off at the start for the less important LoRA of a block. Not used with 'ones'.",
+                    tooltip="Share switched off at the start for the less important LoRA of a block. Not used "
+                    "with 'ones'.",
                 ),
                 io.Float.Input(
                     "style_threshold",
@@ -108,7 +111,8 @@ class MergeOptionsNode(io.ComfyNode):
                     "cycle_route",
                     options=list(get_args(CycleRoute)),
                     default=_DEFAULT.cycle_route,
-                    tooltip="authors: compare with style added and taken away by the single LoRAs. differentiable: let the "
+                    tooltip="authors: compare with style added and taken away by the single LoRAs. "
+                    "differentiable: let the "
                     "merge itself take it away.",
                 ),
                 io.Float.Input(
@@ -124,7 +128,8 @@ class MergeOptionsNode(io.ComfyNode):
                     default="",
                     multiline=True,
                     placeholder="mid_block=content, up_blocks.1=style",
-                    tooltip="Block roles for layer_prior 'custom': block=content, style or neutral, separated by commas. "
+                    tooltip="Block roles for layer_prior 'custom': block=content, style or neutral, separated "
+                    "by commas. "
                     "Names as in diffusers or ComfyUI; blocks not named are neutral.",
                 ),
                 io.Int.Input(
@@ -152,7 +157,9 @@ class MergeOptionsNode(io.ComfyNode):
                     max=30,
                     tooltip="How many training pictures the merge samples for a LoRA that comes without pictures.",
                 ),
-                io.Int.Input("own_pictures_steps", default=20, min=1, max=100, tooltip="Sampling steps of those pictures."),
+                io.Int.Input(
+                    "own_pictures_steps", default=20, min=1, max=100, tooltip="Sampling steps of those pictures."
+                ),
                 io.Float.Input(
                     "own_pictures_cfg", default=6.0, min=1.0, max=30.0, step=0.5, tooltip="CFG of those pictures."
                 ),

@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..duolora_core.gates import active_ranks
-from ..duolora_core.report import merge_report
+from ..duolora_core.report import MergerRanks, merge_report
 from .schema import schema
 from .sockets import CATEGORY, MergedSocket, MergeResult
 
@@ -21,7 +21,8 @@ class MergeReport(io.ComfyNode):
             "MergeReport",
             display_name="Merge Report",
             category=CATEGORY,
-            description="Shows what the merge did: the losses, how open the masks of content and style are in each block, "
+            description="Shows what the merge did: the losses, how open the masks of content and style are in "
+            "each block, "
             "and how many rank components stayed active.",
             search_aliases=["duolora", "gate map", "plot loss", "lora report"],
             is_output_node=True,
@@ -31,19 +32,19 @@ class MergeReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, merged: MergeResult) -> io.NodeOutput:
-        content_ranks, style_ranks = _ranks_by_role(merged)
-        title = " + ".join(merged.sources)
-        sheet = merge_report(title, merged.losses, merged.blocks, content_ranks, style_ranks, merged.notes[:12])
+        ranks = _ranks_in(merged, "content"), _ranks_in(merged, "style")
+        sheet = merge_report(" + ".join(merged.sources), merged.losses, merged.blocks, *ranks, merged.notes[:12])
         image = torch.from_numpy(np.asarray(sheet.convert("RGB"), dtype=np.float32) / 255.0)[None]  # (1, h, w, 3)
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
 
 
-def _ranks_by_role(result: MergeResult) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
-    """Active ranks per layer of both LoRAs, in content-dominant and in style-dominant layers (the paper's Fig. 4)."""
-    by_role: dict[str, dict[str, list[int]]] = {
-        role: {"content": [], "style": []} for role in ("content", "style", "neutral")
+def _ranks_in(result: MergeResult, role: str) -> MergerRanks:
+    """Active ranks per layer of both LoRAs, over the layers of one role that they cover (the paper's Fig. 4)."""
+    if result.gates is None:
+        return {"content": [], "style": []}
+    active = {name: ranks for name, ranks in active_ranks(result.gates).items() if result.roles[name] == role}
+    slots = result.gates.slots
+    return {
+        "content": [content for name, (content, _) in active.items() if slots[name].content_rank],
+        "style": [style for name, (_, style) in active.items() if slots[name].style_rank],
     }
-    for name, (content, style) in (active_ranks(result.gates) if result.gates else {}).items():
-        by_role[result.roles[name]]["content"].append(content)
-        by_role[result.roles[name]]["style"].append(style)
-    return by_role["content"], by_role["style"]

@@ -29,7 +29,8 @@ class SaveMergedLora(io.ComfyNode):
             "SaveMerged",
             display_name="Save Merged LoRA",
             category=CATEGORY,
-            description="Saves the merge as an ordinary LoRA that ComfyUI, A1111, Forge and diffusers load, with its whole "
+            description="Saves the merge as an ordinary LoRA that ComfyUI, A1111, Forge and diffusers load, "
+            "with its whole "
             "recipe in the metadata. It lands in the first loras folder; nothing is ever replaced.",
             search_aliases=["duolora", "save lora", "export lora"],
             is_output_node=True,
@@ -38,7 +39,8 @@ class SaveMergedLora(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="duolora/merged",
-                    tooltip="Name in the loras folder; may name subfolders. A number is added: merged_00001.safetensors.",
+                    tooltip="Name in the loras folder; may name subfolders. A number is added: "
+                    "merged_00001.safetensors.",
                 ),
                 *strength_inputs(),
                 io.Combo.Input(

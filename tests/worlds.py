@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from benchmarks.ldm_unet import TINY, UNet, UNetConfig, layer_shapes
 from duolora_core import (
     Concept,
+    Gates,
     LoraFile,
     LoraPair,
     LowRank,
@@ -32,8 +33,10 @@ from duolora_core import (
     layout_from_shapes,
     lora_from_tensors,
     make_pair,
+    open_gates,
     place,
 )
+from duolora_core.pair import Basis
 
 ATTENTION = r"\.attn[12]\.to_(q|k|v|out\.0)$"
 """The layers on which the paper counts its parameters."""
@@ -85,7 +88,7 @@ def tiny_unet(dtype: torch.dtype = torch.float64, seed: int = 0) -> UNet:
 
 def weighted_modules(unet: nn.Module) -> dict[str, nn.Module]:
     """{layer: module} for every module with a weight, as a host's denoiser gives them."""
-    return {name: module for name, module in unet.named_modules() if isinstance(getattr(module, "weight", None), Tensor)}
+    return {name: m for name, m in unet.named_modules() if isinstance(getattr(m, "weight", None), Tensor)}
 
 
 @dataclass(frozen=True)
@@ -203,8 +206,17 @@ def random_factors(
         mid = torch.randn(r, r, *shape[2:], generator=generator) if tucker else None
         raw = Factors(up, down, mid)
         weight_norm = 1 + math.sqrt(shape[0] / math.prod(shape[1:]))
-        made[name] = raw.scaled(strength * weight_norm / float(torch.linalg.matrix_norm(dense(raw).flatten(1), 2)))
+        made[name] = raw.scaled(strength * weight_norm / spectral_norm(raw))
     return made
+
+
+def spectral_norm(factors: Factors) -> float:
+    """Of ΔW, from its r columns' QR: ‖U V‖ = ‖R_u V‖, where V is `down` with the core multiplied in."""
+    r_up = torch.linalg.qr(factors.up.flatten(1)).R  # (k, rank)
+    down = factors.down.flatten(1)
+    if factors.mid is not None:
+        down = torch.einsum("rskl,si->rikl", factors.mid, down).flatten(1)
+    return float(torch.linalg.matrix_norm(r_up @ torch.linalg.qr(down.T).R.T, 2))
 
 
 def shapes_of(names: Iterable[str]) -> dict[str, tuple[int, ...]]:
@@ -223,9 +235,7 @@ def dense(factors: Factors, gate: Tensor | None = None) -> Tensor:
     return torch.einsum("or,r,rskl,si->oikl", up[:, :, 0, 0], gate, mid, down[:, :, 0, 0])
 
 
-def with_changes(
-    unet: UNet, weights: Mapping[str, Tensor], biases: Mapping[str, Tensor] | None = None
-) -> UNet:
+def with_changes(unet: UNet, weights: Mapping[str, Tensor], biases: Mapping[str, Tensor] | None = None) -> UNet:
     """A copy of the UNet with W + ΔW (and b + Δb): the slow reference for everything that is attached or merged."""
     changed = copy.deepcopy(unet)
     modules = weighted_modules(changed)
@@ -328,8 +338,8 @@ def spell(
             key = form.text(name)
         else:
             key = form.unet(name)
-        tensors[key + form.up] = layer.up.to(dtype) if alpha is None else (layer.up / (alpha / layer.rank)).to(dtype)
-        tensors[key + form.down] = layer.down.to(dtype)
+        tensors[key + form.up] = (layer.up / (1 if alpha is None else alpha / layer.rank)).to(dtype)
+        tensors[key + form.down] = layer.down.to(dtype, copy=True)
         if layer.mid is not None:
             assert form.mid is not None
             tensors[key + form.mid] = layer.mid.to(dtype)
@@ -339,14 +349,21 @@ def spell(
     return tensors
 
 
-def lora(factors: Mapping[str, Factors], name: str = "test.safetensors", **offsets: Tensor) -> LoraFile:
-    """A LoraFile as ComfyUI's Train LoRA hands it over; `offsets` are extra keys, with `__` for the dots."""
-    extra = {f"diffusion_model.{key.replace('__', '.')}": value for key, value in offsets.items()}
+def lora(
+    factors: Mapping[str, Factors], name: str = "test.safetensors", offsets: Mapping[str, Tensor] | None = None
+) -> LoraFile:
+    """A LoraFile as ComfyUI's Train LoRA hands it over; `offsets` are `{layer.diff or layer.diff_b: (channels,)}`."""
+    extra = {f"diffusion_model.{key}": value for key, value in (offsets or {}).items()}
     return lora_from_tensors({**spell(factors, FORMATS["comfy"]), **extra}, name)
 
 
-def concept(factors: Mapping[str, Factors], strength: float = 1.0, name: str = "test.safetensors") -> Concept:
-    return place(lora(factors, name), layout(), strength)
+def concept(
+    factors: Mapping[str, Factors],
+    strength: float = 1.0,
+    name: str = "test.safetensors",
+    offsets: Mapping[str, Tensor] | None = None,
+) -> Concept:
+    return place(lora(factors, name, offsets), layout(), strength)
 
 
 @dataclass(frozen=True)
@@ -357,7 +374,7 @@ class World:
     style: Mapping[str, Factors]
     pair: LoraPair
 
-    def dense(self, gates: Any) -> dict[str, Tensor]:
+    def dense(self, gates: Gates) -> dict[str, Tensor]:
         """The merged ΔW of every layer in float64, from the pair's own basis: U diag(m) D, summed over both sides."""
         return add(
             *(
@@ -370,30 +387,28 @@ class World:
 def dense_low_rank(low_rank: LowRank, gate: Tensor | None = None) -> Tensor:
     """(outputs, inputs) in float64."""
     gate = torch.ones(low_rank.rank) if gate is None else gate.detach()
-    return torch.einsum(
-        "or,r,ri->oi", *(t.to(torch.float64) for t in (low_rank.up, gate, low_rank.down))
-    )
+    return torch.einsum("or,r,ri->oi", *(t.to(torch.float64) for t in (low_rank.up, gate, low_rank.down)))
 
 
 def world(
     content_layers: Sequence[str],
     style_layers: Sequence[str] | None = None,
     ranks: tuple[int, int] = (4, 4),
-    basis: str = "svd",
+    basis: Basis = "svd",
     seed: int = 0,
+    offsets: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] = ({}, {}),
 ) -> World:
     content = random_factors(shapes_of(content_layers), ranks[0], seed + 1)
     style = random_factors(shapes_of(content_layers if style_layers is None else style_layers), ranks[1], seed + 2)
-    pair = make_pair(
-        concept(content, name="content.safetensors"), concept(style, name="style.safetensors"), layout(), basis
+    concepts = (
+        concept(content, name="content.safetensors", offsets=offsets[0]),
+        concept(style, name="style.safetensors", offsets=offsets[1]),
     )
-    return World(content, style, pair)
+    return World(content, style, make_pair(*concepts, layout(), basis))
 
 
-def random_gates(pair: LoraPair, seed: int = 0) -> Any:
-    """Gates around 0.6, some negative."""
-    from duolora_core import open_gates
-
+def random_gates(pair: LoraPair, seed: int = 0) -> Gates:
+    """Gates around 0.6, some of them negative."""
     gates = open_gates(pair)
     gates.values = 0.6 + 0.5 * torch.randn(gates.values.shape, generator=torch.Generator().manual_seed(seed))
     return gates
@@ -403,3 +418,8 @@ def relative(actual: Tensor, expected: Tensor) -> float:
     """‖actual − expected‖ / ‖expected‖ in float64."""
     expected = expected.to(torch.float64)
     return float((actual.to(torch.float64) - expected).norm() / expected.norm())
+
+
+def bare_concept(layers: Mapping[str, LowRank], sha256: str = "", strength: float = 1.0) -> Concept:
+    """A concept made of LowRanks as they are, for layer tables too large to hold real weights."""
+    return Concept(LoraFile("bare.safetensors", sha256, {}), strength, layers, {}, {}, {})

@@ -9,12 +9,10 @@ for them.
 Reading order: `fonts` and `canvas` (how to draw), `scales` (where), one file per chart, `sheets` (whole pictures).
 """
 
-from .gate_chart import BlockRow
 from .rank_chart import MergerRanks
 from .sheets import gate_map, loss_curve, merge_report, rank_histogram, training_preview
 
 __all__ = [
-    "BlockRow",
     "MergerRanks",
     "gate_map",
     "loss_curve",

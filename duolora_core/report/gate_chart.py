@@ -1,28 +1,13 @@
 """The gate map: how far each block of the UNet lets the content and the style through."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
+from ..gates import BlockGates
 from .canvas import CARD, CONTENT, GRID, INK, MUTED, STYLE, Box, Canvas, Colour, mix
 from .fonts import shorten, text_width
 from .scales import Axis, tick_label
 
 _SHORT = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up", "attentions": "attn", "resnets": "res"}
-
-
-@dataclass(frozen=True)
-class BlockRow:
-    """The gates of one UNet block: mean |gate| of each side, and how many of its ranks are still active."""
-
-    name: str
-    role: Literal["content", "style", "neutral"]
-    content_mean: float
-    style_mean: float
-    content_active: int
-    content_rank: int
-    style_active: int
-    style_rank: int
 
 
 def block_label(name: str) -> str:
@@ -33,7 +18,7 @@ def block_label(name: str) -> str:
     return label.removeprefix(" · ")
 
 
-def draw_gate_map(canvas: Canvas, box: Box, blocks: Sequence[BlockRow], px: int) -> None:
+def draw_gate_map(canvas: Canvas, box: Box, blocks: Sequence[BlockGates], px: int) -> None:
     """Draw one row per block, in the order given: content bars grow leftwards from the middle, style rightwards."""
     if not blocks:
         canvas.text(*box.centre, "no blocks", px, MUTED, "centre", box.width)
@@ -78,7 +63,7 @@ def draw_gate_map(canvas: Canvas, box: Box, blocks: Sequence[BlockRow], px: int)
     canvas.vertical(middle, bars.top, bars.bottom, CARD)
 
 
-def _role_colour(block: BlockRow) -> Colour:
+def _role_colour(block: BlockGates) -> Colour:
     return {"content": CONTENT, "style": STYLE, "neutral": mix(MUTED, CARD, 0.35)}[block.role]
 
 

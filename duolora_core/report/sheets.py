@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
+from ..gates import BlockGates
 from .canvas import CONTENT, GRID, INK, MUTED, STYLE, Box, Canvas
 from .fonts import wrap
-from .gate_chart import BlockRow, draw_gate_map
+from .gate_chart import draw_gate_map
 from .loss_chart import draw_loss_curve
 from .rank_chart import MergerRanks, draw_rank_histogram
 
@@ -22,7 +23,7 @@ def loss_curve(
     return canvas.image()
 
 
-def gate_map(blocks: Sequence[BlockRow], size: Size = (960, 540)) -> Image.Image:
+def gate_map(blocks: Sequence[BlockGates], size: Size = (960, 540)) -> Image.Image:
     """The mean gates and the active ranks of every block, in the order given."""
     canvas, box, px = _single_chart(size)
     draw_gate_map(canvas, box, blocks, px)
@@ -38,7 +39,7 @@ def rank_histogram(content_dominant: MergerRanks, style_dominant: MergerRanks, s
 
 def training_preview(
     losses: Mapping[str, Sequence[float]],
-    blocks: Sequence[BlockRow],
+    blocks: Sequence[BlockGates],
     step: int,
     total_steps: int,
     seconds_left: float | None,
@@ -62,7 +63,7 @@ def training_preview(
 def merge_report(
     title: str,
     losses: Mapping[str, Sequence[float]],
-    blocks: Sequence[BlockRow],
+    blocks: Sequence[BlockGates],
     content_dominant: MergerRanks,
     style_dominant: MergerRanks,
     notes: Sequence[str],
@@ -73,7 +74,7 @@ def merge_report(
     margin, pad = px * 1.5, px * 1.2
     chart_width = (width - 3 * margin) * 0.56
     notes_width = width - 3 * margin - chart_width - 2 * pad
-    paragraphs = [wrap(note, px, notes_width - px) for note in notes]
+    paragraphs = [wrap(note, px, notes_width - px) for note in notes if note.strip()]
     notes_height = sum(len(lines) * px * 1.5 + px * 0.7 for lines in paragraphs)
     upper_height = chart_width * 0.55
     lower_height = max(px * 6.5 + len(blocks) * px * 1.75, px * 4.5 + notes_height)

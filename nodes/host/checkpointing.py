@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
-def checkpointed(model: nn.Module, enabled: bool = True) -> Iterator[None]:
+def checkpointed(model: nn.Module, enabled: bool = True) -> Generator[None, None, None]:
     """Inside, every transformer and residual block keeps only its inputs. Results are exactly those without it."""
     wrapped: list[tuple[nn.Module, Any]] = []
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +33,7 @@ class HostDenoiser:
         self.modules: Mapping[str, nn.Module] = dict(model.diffusion_model.named_modules())
         self.layout = unet_layout(model)
         self.sigmas = model.model_sampling.sigmas.detach().to(device, torch.float32, copy=True)
-        self.prediction = prediction_of(model.model_sampling)
+        self.prediction: Prediction = prediction_of(model.model_sampling)
 
     def __call__(self, x: Tensor, sigma: Tensor, conditions: Sequence[Mapping[str, Any]]) -> Tensor:
         """(batch, channels, h, w) x0 estimates. Conditions are as `prompts.condition` made them, one per sample.
@@ -51,7 +51,9 @@ class HostDenoiser:
 
 
 @contextmanager
-def training_denoiser(patcher: Any, samples: int, shape: Sequence[int], compute: str, checkpoint: bool) -> Iterator[HostDenoiser]:
+def training_denoiser(
+    patcher: Any, samples: int, shape: Sequence[int], compute: str, checkpoint: bool
+) -> Generator[HostDenoiser, None, None]:
     """Loads a MODEL and lends it for training; outside it is bit for bit what it was.
 
     Args:

@@ -63,7 +63,9 @@ def save_numbered(prefix: str, suffix: str, write: Callable[[Path], object]) -> 
         )
     folder = root.joinpath(*parts[:-1])
     if not folder.resolve().is_relative_to(root.resolve()):
-        raise SettingsError(f"filename_prefix '{prefix}' leads out of the loras folder through a link. Use another one.")
+        raise SettingsError(
+            f"filename_prefix '{prefix}' leads out of the loras folder through a link. Use another one."
+        )
     for number in count(_next_number(folder, parts[-1], suffix)):
         path = folder / f"{parts[-1]}_{number:05}{suffix}"
         try:
@@ -76,5 +78,7 @@ def save_numbered(prefix: str, suffix: str, write: Callable[[Path], object]) -> 
 
 def _next_number(folder: Path, stem: str, suffix: str) -> int:
     pattern = re.compile(re.escape(stem) + r"_(\d+)" + re.escape(suffix) + "$")
-    taken = [int(match[1]) for path in folder.glob("*") if (match := pattern.match(path.name))] if folder.is_dir() else []
+    taken = (
+        [int(match[1]) for path in folder.glob("*") if (match := pattern.match(path.name))] if folder.is_dir() else []
+    )
     return max(taken, default=0) + 1

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.sample
-import comfy.sd
 import comfy.utils
 import torch
 from torch import Tensor
@@ -40,7 +39,9 @@ def encode_pictures(patcher: Any, vae: Any, pictures: Tensor, resolution: int) -
     latents: list[Tensor] = []
     for i in range(count):
         pixels = pictures[i : i + 1, :, :, :3].movedim(-1, 1)
-        pixels = comfy.utils.common_upscale(pixels, new_width, new_height, "bicubic", "center").movedim(1, -1).clamp(0, 1)
+        pixels = (
+            comfy.utils.common_upscale(pixels, new_width, new_height, "bicubic", "center").movedim(1, -1).clamp(0, 1)
+        )
         latents.append(_as_seen(patcher, vae.encode(pixels))[0])
     return latents
 

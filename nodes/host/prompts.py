@@ -34,7 +34,8 @@ def clip_with(clip: Any, text: Mapping[str, LowRank], source: str) -> Any:
         if expected != found:
             there = "has no such layer" if expected is None else f"has a weight of shape {expected} there"
             raise ModelMismatchError(
-                f"{source}: text encoder layer {key} changes a weight of shape {found}, but the connected CLIP {there}. "
+                f"{source}: text encoder layer {key} changes a weight of shape {found}, but the connected CLIP "
+                f"{there}. "
                 "Connect the CLIP of an SDXL checkpoint."
             )
     state = kohya_state_dict(FoldedLora({}, text, {}, {}, 0.0), torch.float32)
@@ -53,7 +54,9 @@ def condition(patcher: Any, conditioning: list[Any], latent: Tensor) -> dict[str
     noise = torch.zeros(1, *latent.shape, device=device)
     encoded = comfy.samplers.encode_model_conds(patcher.model.extra_conds, conds, noise, device, "positive")
     conds = encoded[0]["model_conds"]
-    return {key: _owned(cond.process_cond(batch_size=1, device=device, area=None), device) for key, cond in conds.items()}
+    return {
+        key: _owned(cond.process_cond(batch_size=1, device=device, area=None), device) for key, cond in conds.items()
+    }
 
 
 def _owned(cond: Any, device: torch.device) -> Any:

@@ -1,8 +1,11 @@
 """Weights loaded under inference mode, made usable for a backward pass without copying them."""
 
+# The registries of nn.Module are the only place where one tensor can be swapped for another.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -10,27 +13,32 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def differentiable(model: nn.Module) -> Iterator[None]:
+def differentiable(model: nn.Module) -> Generator[None, None, None]:
     """Leaves inference mode, with plain frozen aliases in place of all parameters and buffers of `model`.
 
     ComfyUI runs nodes under `torch.inference_mode`, and autograd refuses to save the tensors created there. An alias
     shares the storage, so nothing is copied. On the way out, whatever happened, the original objects are put back.
     Tensor subclasses (quantised weights) stay as they are: their kernels dequantise into fresh tensors.
     """
-    replaced: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+    parameters: list[tuple[dict[str, nn.Parameter | None], str, nn.Parameter]] = []
+    buffers: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
     with torch.inference_mode(False), torch.enable_grad():
         try:
             for module in model.modules():
-                for store, as_parameter in ((module._parameters, True), (module._buffers, False)):
-                    for name, tensor in list(store.items()):
-                        if type(tensor) in (nn.Parameter, Tensor):
-                            alias = _alias(tensor)
-                            store[name] = nn.Parameter(alias, requires_grad=False) if as_parameter else alias
-                            replaced.append((store, name, tensor))
+                for name, parameter in list(module._parameters.items()):
+                    if type(parameter) is nn.Parameter:
+                        module._parameters[name] = nn.Parameter(_alias(parameter), requires_grad=False)
+                        parameters.append((module._parameters, name, parameter))
+                for name, buffer in list(module._buffers.items()):
+                    if type(buffer) is Tensor:
+                        module._buffers[name] = _alias(buffer)
+                        buffers.append((module._buffers, name, buffer))
             yield
         finally:
-            for store, name, tensor in replaced:
-                store[name] = tensor
+            for store, name, parameter in parameters:
+                store[name] = parameter
+            for store, name, buffer in buffers:
+                store[name] = buffer
 
 
 def _alias(tensor: Tensor) -> Tensor:
