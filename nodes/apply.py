@@ -62,8 +62,8 @@ class ApplyMergedLora(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output("model_out", display_name="model"),
-                io.Clip.Output("clip_out", display_name="clip"),
+                io.Model.Output("model_out", display_name="model", tooltip="The checkpoint with the merge applied."),
+                io.Clip.Output("clip_out", display_name="clip", tooltip="CLIP with the text encoder parts applied."),
             ],
         )
 

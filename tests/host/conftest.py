@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / ".cache" / "host"
 HOSTS = find_hosts()
+GRAPHS: pytest.StashKey[dict[str, int]] = pytest.StashKey()
+DIFFERENCES: pytest.StashKey[dict[str, list[int]]] = pytest.StashKey()
 
 collect_ignore = ["fixtures_pack", "tiny_checkpoint.py"]
 
@@ -61,11 +63,12 @@ def layers(checkpoint_file: Path) -> list[Layer]:
 
 
 @pytest.fixture(scope="session")
-def server(host: Host) -> Iterator[ComfyServer]:
+def server(host: Host, request: pytest.FixtureRequest) -> Iterator[ComfyServer]:
     """A running server with this pack and the test-only nodes."""
     previews = ("--preview-method", "latent2rgb")
     with ComfyServer(host, pack_root=ROOT, fixtures_pack=HERE / "fixtures_pack", flags=previews) as running:
         yield running
+        request.config.stash.setdefault(GRAPHS, {})[host.version] = running.graphs_run
 
 
 @pytest.fixture(scope="session")
@@ -87,3 +90,22 @@ def checkpoint_v_ztsnr(host: Host, server: ComfyServer) -> str:
     """The same for a v-predicting checkpoint with zero terminal SNR."""
     (server.checkpoints / "vega_v_ztsnr.safetensors").symlink_to(tiny_checkpoint(host, "vega_v", "--ztsnr"))
     return "vega_v_ztsnr.safetensors"
+
+
+@pytest.fixture
+def largest_difference(host: Host, request: pytest.FixtureRequest) -> Callable[[int], None]:
+    """Notes a pixel difference for the summary after the tests."""
+    differences: dict[str, list[int]] = request.config.stash.setdefault(DIFFERENCES, {})
+    return differences.setdefault(host.version, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints, per host, how many graphs ran and how far a reloaded file was from the applied merge."""
+    graphs: dict[str, int] = config.stash.get(GRAPHS, {})
+    differences = config.stash.get(DIFFERENCES, {})
+    for version, count in graphs.items():
+        largest = max(differences.get(version, []), default=None)
+        shown = "not measured" if largest is None else f"{largest} of 255"
+        terminalreporter.write_line(
+            f"ComfyUI {version}: {count} graphs run, largest pixel difference between Apply and the reloaded file: {shown}"
+        )

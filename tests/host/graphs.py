@@ -21,7 +21,7 @@ def text_to_image(
     negative: str = "",
     seed: int = 1,
     steps: int = 4,
-    cfg: float = 4.0,
+    cfg: float = 2.0,
     size: int = 128,
     prefix: str = "test",
 ) -> Graph:

@@ -81,14 +81,14 @@ def build_unet(kind: str, generator: torch.Generator) -> tuple[torch.nn.Module, 
     return unet, loss
 
 
-def fit_last_convolution(unet: torch.nn.Module, kind: str, generator: torch.Generator) -> float:
+def fit_last_convolution(unet: Any, kind: str, generator: torch.Generator) -> float:
     """Ridge regression of the target on the last features; returns the relative squared error on a held-out batch."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     alphas_cumprod = (1 - betas).cumprod(0)
     features: list[torch.Tensor] = []
-    unet.out[1].register_forward_hook(lambda module, args, output: features.append(output))
+    hook = unet.out[1].register_forward_hook(lambda module, args, output: features.append(output))
 
-    def rows(batch: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    def rows(batch: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         latents = smooth_latents(batch, generator)
         noise = torch.randn(latents.shape, generator=generator)
         timesteps = torch.linspace(0, 999, batch).round().long()
@@ -103,28 +103,31 @@ def fit_last_convolution(unet: torch.nn.Module, kind: str, generator: torch.Gene
             y=torch.randn(batch, 2816, generator=generator),
         )
         patches = F.unfold(features[0], 3, padding=1).transpose(1, 2).flatten(0, 1)  # (batch * 256, 320 * 9)
-        return patches, target.flatten(2).transpose(1, 2).flatten(0, 1)  # (batch * 256, 4)
+        weight = signal.reciprocal().clamp(max=8)  # an error matters more where there is more noise
+        weight = weight.flatten().repeat_interleave(latents[0, 0].numel())[:, None]  # (batch * 256, 1)
+        return patches, target.flatten(2).transpose(1, 2).flatten(0, 1), weight  # (batch * 256, 4)
 
     with torch.no_grad():
         gram, moment, count = torch.zeros(()), torch.zeros(()), 0
         for _ in range(4):
-            patches, target = rows()
-            gram, moment, count = gram + patches.T @ patches, moment + patches.T @ target, count + len(patches)
-        ridge = 0.01 * count * torch.eye(len(gram))
+            patches, target, weight = rows()
+            weighted = (patches * weight).T
+            gram, moment, count = gram + weighted @ patches, moment + weighted @ target, count + len(patches)
+        ridge = 0.8 * count * torch.eye(len(gram))
         solution = torch.linalg.solve(gram + ridge, moment)  # (320 * 9, 4)
         convolution = unet.out[2]
         convolution.weight.copy_(solution.T.reshape(convolution.weight.shape))
-        patches, target = rows()
+        patches, target, _ = rows()
         error = F.mse_loss(patches @ solution, target) / target.square().mean()
-    unet.out[1]._forward_hooks.clear()
+    hook.remove()
     return error.item()
 
 
-def build_vae(generator: torch.Generator) -> torch.nn.Module:
+def build_vae(generator: torch.Generator) -> Any:
     """A random TAESD with latents of unit variance and pictures round mid grey."""
     from comfy.taesd.taesd import TAESD
 
-    vae = TAESD(latent_channels=4).eval()
+    vae: Any = TAESD(latent_channels=4).eval()
     fill(vae, generator)
     with torch.no_grad():
         for name, parameter in vae.named_parameters():
@@ -132,13 +135,13 @@ def build_vae(generator: torch.Generator) -> torch.nn.Module:
                 parameter.mul_(0.5)  # a residual block's last convolution: keeps the depth from adding up
         pictures = F.interpolate(torch.rand(8, 3, 8, 8, generator=generator), size=(64, 64), mode="bilinear")
         normalise_output(vae.taesd_encoder, pictures, mean=0.0, std=1.0)
-        normalise_output(vae.taesd_decoder, smooth_latents(8, generator, 8), mean=0.5, std=0.2)
+        normalise_output(vae.taesd_decoder, 2 * smooth_latents(8, generator, 8), mean=0.5, std=0.2)
         vae.vae_scale.fill_(LATENT_SCALE)
         vae.vae_shift.fill_(0.0)
     return vae
 
 
-def normalise_output(network: torch.nn.Sequential, sample: torch.Tensor, mean: float, std: float) -> None:
+def normalise_output(network: Any, sample: torch.Tensor, mean: float, std: float) -> None:
     """Scale the last convolution so that each output channel has this mean and deviation on the sample."""
     output = network(sample)
     gain = std / output.std(dim=(0, 2, 3))
@@ -150,7 +153,8 @@ def layer_table(unet: torch.nn.Module) -> list[dict[str, Any]]:
     """Every linear and convolution: its LDM name, its diffusers name and its weight's shape."""
     import comfy.utils
 
-    diffusers = {ldm: name for name, ldm in comfy.utils.unet_to_diffusers(UNET_CONFIG).items()}
+    names = comfy.utils.unet_to_diffusers(UNET_CONFIG)  # has two names for label_emb; SDXL's is add_embedding
+    diffusers = {ldm: name for name, ldm in names.items() if not name.startswith("class_embedding.")}
     return [
         {
             "ldm": name,

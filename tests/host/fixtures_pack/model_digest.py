@@ -30,7 +30,7 @@ def content_hash(network: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in tensors(network):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -1,0 +1,117 @@
+"""Runs inside a host's python: prints what the host's own classes say, as JSON, for the tests to compare with ours.
+
+python inside_host.py --host PATH --pack PATH --what layouts|schemas
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import inspect
+import json
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+DEPTHS: dict[str, dict[str, Any]] = {
+    "SDXL": {"transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_output": [0] * 3 + [2] * 3 + [10] * 3},
+    "SSD_1B": {"transformer_depth": [0, 0, 2, 2, 4, 4], "transformer_depth_output": [0, 0, 0, 1, 1, 2, 10, 4, 4]},
+    "SEGMIND_VEGA": {"transformer_depth": [0, 0, 1, 1, 2, 2], "transformer_depth_output": [0] * 3 + [1] * 3 + [2] * 3},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host", type=Path, required=True)
+    parser.add_argument("--pack", type=Path, required=True)
+    parser.add_argument("--what", choices=["layouts", "schemas"], required=True)
+    wanted = parser.parse_args()
+    os.chdir(wanted.host)
+    sys.path.insert(0, str(wanted.host))
+    sys.argv = sys.argv[:1]
+    sys.modules["comfy.zluda"] = types.ModuleType("comfy.zluda")  # one fork installs packages when it is imported
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = True
+    found = layouts() if wanted.what == "layouts" else schemas(wanted.pack)
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
+
+
+def layouts() -> dict[str, Any]:
+    """{model: {"shapes": {layer: weight shape}, "diffusers": {diffusers name: layer}}} of the host's UNet class."""
+    import comfy.ops
+    import comfy.utils
+    import torch
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    found: dict[str, Any] = {}
+    for name, depths in DEPTHS.items():
+        config = {
+            "image_size": 32,
+            "in_channels": 4,
+            "out_channels": 4,
+            "model_channels": 320,
+            "num_res_blocks": [2, 2, 2],
+            "channel_mult": [1, 2, 4],
+            "num_classes": "sequential",
+            "adm_in_channels": 2816,
+            "context_dim": 2048,
+            "num_head_channels": 64,
+            "use_spatial_transformer": True,
+            "use_linear_in_transformer": True,
+            "transformer_depth_middle": 10 if name == "SDXL" else -1,
+            "legacy": False,
+            **depths,
+        }
+        network = UNetModel(**config, device=torch.device("meta"), operations=comfy.ops.disable_weight_init)
+        shapes = {
+            layer: list(module.weight.shape)
+            for layer, module in network.named_modules()
+            if getattr(module, "weight", None) is not None
+        }
+        mapped = comfy.utils.unet_to_diffusers(config)
+        diffusers = {
+            key.removesuffix(".weight"): layer.removesuffix(".weight")
+            for key, layer in mapped.items()
+            if key.endswith(".weight") and layer.removesuffix(".weight") in shapes
+        }
+        found[name] = {"shapes": shapes, "diffusers": diffusers}
+    return found
+
+
+def schemas(pack: Path) -> dict[str, Any]:
+    """{node id: {"inputs": ids, "parameters": execute's parameters, …}} of every node of the pack."""
+    import asyncio
+
+    spec = importlib.util.spec_from_file_location(
+        "duolora_pack", pack / "__init__.py", submodule_search_locations=[str(pack)]
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["duolora_pack"] = module
+    spec.loader.exec_module(module)
+    extension = asyncio.run(module.comfy_entrypoint())
+    found: dict[str, Any] = {}
+    for node in asyncio.run(extension.get_node_list()):
+        schema = node.GET_SCHEMA()
+        parameters = inspect.signature(node.execute).parameters
+        inputs = schema.inputs or []
+        found[schema.node_id] = {
+            "inputs": [each.id for each in inputs],
+            "parameters": [name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD],
+            "takes_more": any(p.kind is p.VAR_KEYWORD for p in parameters.values()),
+            "described": bool(schema.description and schema.category and schema.display_name),
+            "without_tooltip": [each.id for each in [*inputs, *(schema.outputs or [])] if not each.tooltip],
+            "unbounded": [
+                each.id
+                for each in inputs
+                if hasattr(each, "min") and (each.min is None or each.max is None or each.default is None)
+            ],
+        }
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""API graphs with our nodes around core nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from host.graphs import Graph, node, text_to_image
+
+CONTENT_PROMPT = "a photo of sks dog"
+STYLE_PROMPT = "a painting in wtrclr style"
+
+OPTIONS: dict[str, Any] = {
+    "preset": "as set here",
+    "learning_rate": 0.01,
+    "weight_decay": 0.0,
+    "basis": "svd",
+    "initialisation": "ones",
+    "content_threshold": 0.1,
+    "style_threshold": 0.0,
+    "prior_form": "diagonal",
+    "sparsity": 0.1,
+    "rank_weight": 2.0,
+    "cycle_route": "authors",
+    "reconstruction_weight": 1.0,
+    "custom_prior": "",
+    "micro_batch": 4,
+    "gradient_checkpointing": False,
+    "compute_dtype": "as loaded",
+    "own_pictures": 1,
+    "own_pictures_steps": 2,
+    "own_pictures_cfg": 3.0,
+    "negative_prompt": "",
+}
+
+
+def add_merge(
+    graph: Graph,
+    content: str,
+    style: str,
+    *,
+    name: str = "merge",
+    model: list[Any] | None = None,
+    steps: int = 2,
+    seed: int = 0,
+    options: dict[str, Any] | None = None,
+    **inputs: Any,
+) -> Graph:
+    """Adds both loaders, the options and the merge node `name` to a graph with a checkpoint and a CLIP."""
+    graph[f"{name}.content"] = node("DuoLoRALoadContent", lora_name=content, prompt=CONTENT_PROMPT, strength=1.0)
+    graph[f"{name}.style"] = node("DuoLoRALoadStyle", lora_name=style, prompt=STYLE_PROMPT, strength=1.0)
+    graph[f"{name}.options"] = node("DuoLoRAMergeOptions", **OPTIONS | (options or {}))
+    defaults: dict[str, Any] = {
+        "combined_prompt": "a sks dog in wtrclr style",
+        "resolution": 64,
+        "layer_prior": "resolution",
+        "layer_prior_weight": 1.0,
+        "cycle_weight": 0.01,
+    }
+    graph[name] = node(
+        "DuoLoRAZipRankMerge",
+        model=model or ["checkpoint", 0],
+        clip=["clip", 0],
+        content=[f"{name}.content", 0],
+        style=[f"{name}.style", 0],
+        steps=steps,
+        seed=seed,
+        options=[f"{name}.options", 0],
+        **defaults | inputs,
+    )
+    return graph
+
+
+def models_only(checkpoint: str) -> Graph:
+    """A checkpoint and the tiny CLIP."""
+    picture = text_to_image(checkpoint)
+    return {name: picture[name] for name in ("checkpoint", "clip")}
+
+
+def apply_and_paint(graph: Graph, merged: list[Any], *, content: float = 1.0, style: float = 1.0, **how: Any) -> Graph:
+    """Adds Apply Merged LoRA and a picture painted with it, saved by node "save"."""
+    model = how.pop("model", ["checkpoint", 0])
+    painting = text_to_image("", **{"positive": "a sks dog in wtrclr style", "size": 64} | how)
+    for name in ("checkpoint", "clip"):
+        del painting[name]
+    graph |= painting
+    graph["apply"] = node(
+        "DuoLoRAApplyMerged",
+        model=model,
+        clip=["clip", 0],
+        merged=merged,
+        content_strength=content,
+        style_strength=style,
+    )
+    graph["sampler"]["inputs"]["model"] = ["apply", 0]
+    for prompt in ("positive", "negative"):
+        graph[prompt]["inputs"]["clip"] = ["apply", 1]
+    return graph
+
+
+def add_save(graph: Graph, merged: list[Any], prefix: str, *, name: str = "saved", **inputs: Any) -> Graph:
+    """Adds Save Merged LoRA."""
+    defaults: dict[str, Any] = {
+        "content_strength": 1.0,
+        "style_strength": 1.0,
+        "precision": "fp16",
+        "max_rank": 0,
+        "what": "LoRA",
+    }
+    graph[name] = node("DuoLoRASaveMerged", merged=merged, filename_prefix=prefix, **defaults | inputs)
+    return graph

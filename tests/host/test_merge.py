@@ -1,0 +1,314 @@
+"""The main job in real ComfyUI: two LoRAs in, a trained merge applied, saved, and loaded again by core's own loader."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from host.comfy_host import ComfyServer, GraphFailed, GraphInterrupted
+from host.graphs import Graph, node, text_to_image
+from host.lora_samples import Layer, attention_linears, make_lora, text_layers
+from host.merge_graphs import STYLE_PROMPT, add_merge, add_save, apply_and_paint, models_only
+from PIL import Image
+from safetensors import safe_open
+
+CONTENT, STYLE = "content.safetensors", "style.safetensors"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loras(server: ComfyServer, layers: list[Layer]) -> None:
+    """A content LoRA (kohya, attention and text encoders, rank 8) and a style LoRA (diffusers, all layers, rank 4)."""
+    make_lora(server.loras / CONTENT, attention_linears(layers), rank=8, alpha=4, te_layers=text_layers())
+    make_lora(server.loras / STYLE, layers, "diffusers", rank=4, seed=5, dtype=torch.bfloat16)
+
+
+def painted(server: ComfyServer, graph: Graph, timeout: float = 300) -> np.ndarray:
+    """The picture of node "save" as integers, (height, width, 3)."""
+    return server.images(server.run(graph, timeout))["save"][0].astype(int)
+
+
+def saved_name(server: ComfyServer, prefix: str) -> str:
+    """The only file saved under a prefix, as the LoRA list shows it."""
+    (path,) = server.loras.glob(f"{prefix}_?????.safetensors")
+    return path.relative_to(server.loras).as_posix()
+
+
+def merged_picture_and_file(server: ComfyServer, checkpoint: str, prefix: str, **merge: Any) -> tuple[np.ndarray, str]:
+    graph = add_merge(models_only(checkpoint), CONTENT, STYLE, **merge)
+    graph = add_save(apply_and_paint(graph, ["merge", 0]), ["merge", 0], prefix)
+    return painted(server, graph, timeout=600), saved_name(server, prefix)
+
+
+def test_hundred_steps_apply_save_and_reload(
+    server: ComfyServer, checkpoint: str, largest_difference: Callable[[int], None]
+) -> None:
+    """The saved file in core's LoraLoader paints exactly what Apply Merged LoRA painted.
+
+    No tolerance: Apply patches the model with the very fp16 tensors that the file holds.
+    """
+    picture, name = merged_picture_and_file(server, checkpoint, "full/merged", steps=100)
+    reloaded = painted(server, text_to_image(checkpoint, [(name, 1.0)], positive="a sks dog in wtrclr style", size=64))
+    plain = painted(server, text_to_image(checkpoint, positive="a sks dog in wtrclr style", size=64))
+    difference = int(np.abs(picture - reloaded).max())
+    largest_difference(difference)
+    assert difference == 0
+    assert np.abs(picture - plain).mean() > 1
+    assert picture.std() > 5
+    assert "lora key not loaded" not in server.log_text()
+
+
+def test_saved_file_is_listed_and_tells_its_recipe(server: ComfyServer, checkpoint: str) -> None:
+    """The new file shows up in the LoRA list of the running server, with kohya, model spec and recipe metadata."""
+    _, name = merged_picture_and_file(server, checkpoint, "recipes/mine", seed=3)
+    (listed, *_), *_ = server.object_info("LoraLoader")["LoraLoader"]["input"]["required"]["lora_name"]
+    options = server.object_info("LoraLoader")["LoraLoader"]["input"]["required"]["lora_name"]
+    assert name in json.dumps(options), listed
+    with safe_open(server.loras / name, framework="pt") as file:
+        metadata = file.metadata()
+        keys = set(file.keys())
+    recipe = json.loads(metadata["duolora_recipe"])
+    assert recipe["inputs"]["content"]["name"] == CONTENT
+    assert recipe["config"]["seed"] == 3
+    assert metadata["ss_base_model_version"] == "sdxl_base_v1-0"
+    assert metadata["modelspec.prediction_type"] == "epsilon"
+    assert metadata["modelspec.trigger_phrase"] == "a sks dog in wtrclr style"
+    assert any(key.startswith("lora_te1_") for key in keys)
+
+
+def test_strengths_are_free_after_training(server: ComfyServer, checkpoint: str) -> None:
+    """Both strengths 0 is the plain model; content 1, style 0 differs from style 1, content 0; nothing trains again."""
+    base = add_merge(models_only(checkpoint), CONTENT, STYLE, seed=11)
+    pictures = {
+        (content, style): painted(server, apply_and_paint(dict(base), ["merge", 0], content=content, style=style))
+        for content, style in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (-0.5, 1.0))
+    }
+    plain = painted(server, text_to_image(checkpoint, positive="a sks dog in wtrclr style", size=64))
+    assert np.array_equal(pictures[0.0, 0.0], plain)
+    for one, other in (((1.0, 0.0), (0.0, 1.0)), ((0.0, 1.0), (-0.5, 1.0)), ((1.0, 0.0), (0.0, 0.0))):
+        assert np.abs(pictures[one] - pictures[other]).mean() > 1
+
+
+def test_pictures_of_the_artist(server: ComfyServer, checkpoint: str) -> None:
+    """Pictures of different sizes on the two sides train through the VAE; without a VAE the error says what to do."""
+    generator = np.random.default_rng(0)
+    for name, shape in (("tall.png", (96, 64, 3)), ("square.png", (80, 80, 3))):
+        picture = Image.fromarray(generator.integers(0, 255, shape, dtype=np.uint8))
+        picture.save(server.base / "input" / name)
+    graph = add_merge(models_only(checkpoint), CONTENT, STYLE, vae=["checkpoint", 2])
+    for side, name in (("content", "tall.png"), ("style", "square.png")):
+        graph[side] = node("LoadImage", image=name)
+        graph[f"merge.{side}"]["inputs"]["pictures"] = [side, 0]
+    picture = painted(server, apply_and_paint(graph, ["merge", 0]))
+    assert picture.std() > 5
+    del graph["merge"]["inputs"]["vae"]
+    with pytest.raises(GraphFailed, match="connect the checkpoint's"):
+        server.run(graph)
+
+
+def state(server: ComfyServer, checkpoint: str) -> dict[str, Any]:
+    graph = models_only(checkpoint)
+    graph["digest"] = node("DuoLoRATestModelDigest", model=["checkpoint", 0], load=True)
+    report: dict[str, Any] = json.loads(server.texts(server.run(graph))["digest"][0])
+    return report
+
+
+def test_model_is_bit_identical_after_two_merges(server: ComfyServer, checkpoint: str) -> None:
+    """Two merges one after the other in one server leave the same objects with the same bytes and nothing attached."""
+    before = state(server, checkpoint)
+    for seed, checkpointing in ((21, False), (22, True)):
+        graph = add_merge(
+            models_only(checkpoint), CONTENT, STYLE, seed=seed, options={"gradient_checkpointing": checkpointing}
+        )
+        graph["digest"] = node("DuoLoRATestModelDigest", model=["checkpoint", 0], load=True, after=["merge", 0])
+        after = json.loads(server.texts(server.run(graph, 300))["digest"][0])
+        assert after == before
+        assert after["hooks"] == after["forward_overrides"] == after["requires_grad"] == 0
+        assert after["replaced"] == []
+
+
+def test_cancel_in_mid_training(server: ComfyServer, checkpoint: str) -> None:
+    """Cancel works within a step, shows previews until then, leaves the model as it was and no file behind."""
+    before = state(server, checkpoint)
+    files = set(server.loras.rglob("*"))
+    graph = add_merge(models_only(checkpoint), CONTENT, STYLE, steps=500, seed=31)
+    graph = add_save(apply_and_paint(graph, ["merge", 0]), ["merge", 0], "cancelled/merged")
+    with server.events() as stream:
+        prompt_id = server.queue(graph)
+
+        def training(_: object) -> bool:
+            return any(p["node"] == "merge" and p["value"] >= 3 for p in stream.of(prompt_id, "progress"))
+
+        stream.wait_for(training, timeout=240)
+        reached = max(p["value"] for p in stream.of(prompt_id, "progress") if p["node"] == "merge")
+        server.interrupt()
+        with pytest.raises(GraphInterrupted):
+            server.wait(prompt_id)
+        last = max(p["value"] for p in stream.of(prompt_id, "progress") if p["node"] == "merge")
+        assert last <= reached + 2
+        assert any(preview.size == (512, 512) for preview in stream.previews)
+    assert state(server, checkpoint) == before
+    assert set(server.loras.rglob("*")) == files
+    assert painted(server, text_to_image(checkpoint, size=64, seed=77)).std() > 5
+
+
+def test_upstream_lora_stays_in_force(server: ComfyServer, checkpoint: str, layers: list[Layer]) -> None:
+    """A LoRA applied before the merge is part of the model while training and afterwards; other branches are not."""
+    make_lora(server.loras / "upstream.safetensors", attention_linears(layers), seed=9)
+    upstream = node(
+        "LoraLoaderModelOnly", model=["checkpoint", 0], lora_name="upstream.safetensors", strength_model=1.0
+    )
+    graph = add_merge(models_only(checkpoint) | {"up": upstream}, CONTENT, STYLE, seed=41, model=["up", 0])
+    on_top = painted(server, apply_and_paint(dict(graph), ["merge", 0], model=["up", 0]))
+    without_merge = painted(server, apply_and_paint(dict(graph), ["merge", 0], content=0.0, style=0.0, model=["up", 0]))
+    reference = text_to_image(checkpoint, positive="a sks dog in wtrclr style", size=64)
+    reference["up"] = upstream
+    reference["sampler"]["inputs"]["model"] = ["up", 0]
+    assert np.array_equal(without_merge, painted(server, reference))
+    assert np.abs(on_top - without_merge).mean() > 1
+    losses = [
+        loss_of(server, add_merge(models_only(checkpoint) | {"up": upstream}, CONTENT, STYLE, seed=42, model=model))
+        for model in (["up", 0], ["checkpoint", 0])
+    ]
+    assert losses[0] != losses[1]
+
+
+def loss_of(server: ComfyServer, graph: Graph) -> str:
+    """The merge node's loss map as text."""
+    graph["loss"] = node("PreviewAny", source=["merge", 2])
+    return server.texts(server.run(graph, 300))["loss"][0]
+
+
+@pytest.mark.parametrize("kind", ["checkpoint_v", "checkpoint_v_ztsnr"])
+def test_v_prediction(server: ComfyServer, kind: str, request: pytest.FixtureRequest) -> None:
+    """A v-prediction model, with and without zero terminal SNR, trains to finite losses, and the file says so."""
+    checkpoint: str = request.getfixturevalue(kind)
+    picture, name = merged_picture_and_file(server, checkpoint, f"{kind}/merged", steps=4)
+    assert picture.std() > 5
+    with safe_open(server.loras / name, framework="pt") as file:
+        assert file.metadata()["modelspec.prediction_type"] == "v"
+        assert all(bool(file.get_tensor(key).isfinite().all()) for key in file.keys())  # noqa: SIM118
+
+
+def test_core_train_lora_feeds_the_merge_and_is_fed_by_it(server: ComfyServer, checkpoint: str) -> None:
+    """Train LoRA → our loader → merge → Load LoRA Model paints the same as Apply without CLIP."""
+    graph = models_only(checkpoint)
+    graph["latent0"] = node("EmptyLatentImage", width=64, height=64, batch_size=1)
+    graph["prompt"] = node("CLIPTextEncode", clip=["clip", 0], text=STYLE_PROMPT)
+    graph["train"] = train_lora_node(server, model=["checkpoint", 0], latents=["latent0", 0], positive=["prompt", 0])
+    add_merge(graph, CONTENT, "(connected LORA_MODEL)")
+    lora_output = server.object_info("TrainLoraNode")["TrainLoraNode"]["output"].index("LORA_MODEL")
+    graph["merge.style"]["inputs"]["lora"] = ["train", lora_output]
+    graph["info"] = node("PreviewAny", source=["merge.style", 1])
+    apply_and_paint(graph, ["merge", 0])
+    del graph["apply"]["inputs"]["clip"]
+    graph["positive"]["inputs"]["clip"] = graph["negative"]["inputs"]["clip"] = ["clip", 0]
+    history = server.run(graph, 600)
+    assert "bias and norm changes" in server.texts(history)["info"][0]
+    ours = server.images(history)["save"][0]
+    graph["apply"] = node("LoraModelLoader", model=["checkpoint", 0], lora=["merge", 1], strength_model=1.0)
+    core = server.images(server.run(graph, 600))["save"][0]
+    assert np.array_equal(ours, core)
+    assert ours.std() > 5
+
+
+def train_lora_node(server: ComfyServer, **links: Any) -> dict[str, Any]:
+    """Core's Train LoRA with its own defaults, one step."""
+    required = server.object_info("TrainLoraNode")["TrainLoraNode"]["input"]["required"]
+    inputs: dict[str, Any] = {}
+    for name, (kind, *details) in required.items():
+        if isinstance(kind, list):
+            inputs[name] = details[0].get("default", kind[0])
+        elif details and "default" in details[0]:
+            inputs[name] = details[0]["default"]
+    chosen = {"steps": 1, "rank": 2, "training_dtype": "fp32", "lora_dtype": "fp32", "gradient_checkpointing": False}
+    return node("TrainLoraNode", **inputs | {k: v for k, v in chosen.items() if k in required} | links)
+
+
+def test_report_and_combination(server: ComfyServer, checkpoint: str) -> None:
+    """Two merges combine into one that applies and saves; the report is a picture with content."""
+    graph = add_merge(models_only(checkpoint), CONTENT, STYLE, name="first", seed=51)
+    graph = add_merge(graph, CONTENT, STYLE, name="second", seed=52)
+    weights = {f"weight_{i}": 1.0 for i in range(1, 5)}
+    graph["both"] = node("DuoLoRACombine", merged_1=["first", 0], merged_2=["second", 0], average=True, **weights)
+    graph["report"] = node("DuoLoRAMergeReport", merged=["first", 0])
+    graph = add_save(apply_and_paint(graph, ["both", 0]), ["both", 0], "combined/two", max_rank=4)
+    history = server.run(graph, 300)
+    report = server.images(history)["report"][0]
+    assert report.shape[1] == 1400
+    assert len(np.unique(report.reshape(-1, 3), axis=0)) > 50
+    assert server.images(history)["save"][0].std() > 5
+    with safe_open(server.loras / saved_name(server, "combined/two"), framework="pt") as file:
+        ranks = {file.get_tensor(key).shape[0] for key in file.keys() if key.endswith("lora_down.weight")}  # noqa: SIM118
+        recipe = json.loads(file.metadata()["duolora_recipe"])
+    assert max(rank for rank in ranks) <= 24
+    assert [entry["weight"] for entry in recipe["combined"]] == [0.5, 0.5]
+
+
+def test_masks_file_is_small_and_numbered(server: ComfyServer, checkpoint: str) -> None:
+    """Saving twice numbers the files and replaces nothing."""
+    graph = add_merge(models_only(checkpoint), CONTENT, STYLE, seed=61)
+    add_save(graph, ["merge", 0], "masks/m", what="masks only")
+    server.run(graph, 300)
+    graph["saved"]["inputs"]["content_strength"] = 0.9  # so that the node runs again
+    server.run(graph, 300)
+    names = sorted(path.name for path in (server.loras / "masks").iterdir())
+    assert names == ["m_00001.masks.safetensors", "m_00002.masks.safetensors"]
+    assert all((server.loras / "masks" / name).stat().st_size < 100_000 for name in names)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["../evil", "/tmp/evil", "C:/evil", "a/../../evil", "nul\0byte", "link/evil", "", "x" * 300]
+)
+def test_saving_never_leaves_the_loras_folder(
+    server: ComfyServer, checkpoint: str, prefix: str, tmp_path: Path
+) -> None:
+    """A prefix that leads elsewhere is refused with a mend, and nothing is written anywhere."""
+    link = server.loras / "link"
+    if not link.is_symlink():
+        link.symlink_to(tmp_path, target_is_directory=True)
+    before = set(server.base.rglob("*")) | set(tmp_path.rglob("*"))
+    graph = add_save(add_merge(models_only(checkpoint), CONTENT, STYLE, seed=71), ["merge", 0], prefix)
+    with pytest.raises(GraphFailed, match="filename_prefix"):
+        server.run(graph, 300)
+    assert {p for p in (set(server.base.rglob("*")) | set(tmp_path.rglob("*"))) - before if "evil" in p.name} == set()
+    link.unlink()
+
+
+def test_errors_are_for_artists(server: ComfyServer, checkpoint: str, layers: list[Layer]) -> None:
+    """Swapped loaders, no prompt, another architecture and another model's shapes are each told plainly."""
+    graph = add_merge(models_only(checkpoint), CONTENT, STYLE)
+    graph["merge"]["inputs"]["content"], graph["merge"]["inputs"]["style"] = ["merge.style", 0], ["merge.content", 0]
+    add_save(graph, ["merge", 0], "errors/e")
+    with pytest.raises(GraphFailed, match="Swap the two loaders"):
+        server.run(graph)
+
+    graph = add_save(add_merge(models_only(checkpoint), CONTENT, STYLE), ["merge", 0], "errors/e")
+    graph["merge.style"]["inputs"]["prompt"] = " "
+    with pytest.raises(GraphFailed, match="prompt cannot be left empty"):
+        server.run(graph)
+
+    narrow = [
+        Layer(
+            layer.ldm,
+            layer.diffusers,
+            (layer.shape[0], 768 if layer.ldm.endswith(("attn2.to_k", "attn2.to_v")) else layer.shape[1]),
+        )
+        for layer in attention_linears(layers)
+    ]
+    make_lora(server.loras / "sd15.safetensors", narrow)
+    graph["merge.style"]["inputs"] |= {"prompt": STYLE_PROMPT, "lora_name": "sd15.safetensors"}
+    with pytest.raises(GraphFailed, match="Stable Diffusion 1.5"):
+        server.run(graph)
+
+    wide = [
+        Layer(layer.ldm, layer.diffusers, (layer.shape[0] * 2, layer.shape[1])) for layer in attention_linears(layers)
+    ]
+    make_lora(server.loras / "wide.safetensors", wide)
+    graph["merge.style"]["inputs"]["lora_name"] = "wide.safetensors"
+    with pytest.raises(GraphFailed, match=r"wide.safetensors: layer lora_unet_.* has shape \(320, 320\)"):
+        server.run(graph)

@@ -1,0 +1,220 @@
+"""Saving: what is written reads back to the same deltas, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from duolora_core import LowRank, kohya_state_dict, lora_from_tensors, make_merged, make_pair, place, read_lora
+from duolora_core.errors import DuoLoraError, FileTakenError, LoraFileError
+from duolora_core.lora_save import VERSION, FileInfo, metadata, write_safetensors
+from duolora_core.merged import FoldedLora
+from worlds import (
+    TEXT_SHAPES,
+    VARIED,
+    concept,
+    dense_low_rank,
+    layout,
+    pick,
+    random_factors,
+    random_gates,
+    relative,
+    shapes_of,
+)
+
+
+def folded(max_rank: int | None = None) -> FoldedLora:
+    """A merge over every kind of layer, text encoders and offsets."""
+    names = pick(VARIED)
+    offsets = {"middle_block.1.norm.diff": torch.full((64,), 0.25), "middle_block.1.proj_in.diff_b": torch.full((64,), -0.5)}
+    content = concept(random_factors(shapes_of(names[2:]) | TEXT_SHAPES, 4, 1), offsets=offsets)
+    style = concept(random_factors(shapes_of(names[:-2]) | TEXT_SHAPES, 3, 2))
+    pair = make_pair(content, style, layout())
+    return make_merged(pair, random_gates(pair)).fold(0.9, 1.1, max_rank)
+
+
+TOLERANCE = {torch.float32: 1e-6, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
+"""Both factors are rounded to a relative 2⁻¹¹ (fp16) or 2⁻⁸ (bf16) at most: twice that for their product."""
+
+
+@pytest.mark.parametrize("max_rank", [None, 3])
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+def test_a_saved_merge_reads_back_to_the_same_deltas(dtype: torch.dtype, max_rank: int | None, tmp_path: Path) -> None:
+    lora = folded(max_rank)
+    path = write_safetensors(tmp_path / "merged.safetensors", kohya_state_dict(lora, dtype), {})
+    back = place(read_lora(path), layout())
+    assert back.skipped == {}
+    for saved, read in ((lora.layers, back.layers), (lora.text, back.text)):
+        assert saved.keys() == read.keys()
+        for name, low_rank in saved.items():
+            assert read[name].rank == low_rank.rank
+            assert relative(dense_low_rank(read[name]), dense_low_rank(low_rank)) < TOLERANCE[dtype], name
+    assert back.offsets.keys() == lora.offsets.keys() == {
+        ("middle_block.1.norm", "weight"),
+        ("middle_block.1.proj_in", "bias"),
+    }
+    for key, offset in lora.offsets.items():
+        assert torch.allclose(back.offsets[key], offset, rtol=TOLERANCE[dtype])
+
+
+def test_the_file_is_kohyas() -> None:
+    """Names, shapes and scale that ComfyUI, A1111, Forge and diffusers expect: 4-D kernels, up 1x1, alpha = rank."""
+    lora = folded()
+    tensors = kohya_state_dict(lora, torch.float16)
+    layers = {"lora_unet_" + name.replace(".", "_"): (lora.shapes[name], r.rank) for name, r in lora.layers.items()}
+    layers |= {key: ((r.up.shape[0], r.down.shape[1]), r.rank) for key, r in lora.text.items()}
+    assert {key.rpartition(".diff")[0] for key in tensors if ".diff" in key} == {
+        "lora_unet_middle_block_1_norm",
+        "lora_unet_middle_block_1_proj_in",
+    }
+    assert len(tensors) == 3 * len(layers) + 2
+    for key, (shape, rank) in layers.items():
+        ones = (1,) * (len(shape) - 2)
+        assert tuple(tensors[f"{key}.lora_up.weight"].shape) == (shape[0], rank, *ones)
+        assert tuple(tensors[f"{key}.lora_down.weight"].shape) == (rank, *shape[1:])
+        assert float(tensors[f"{key}.alpha"]) == rank
+    assert all(tensor.is_contiguous() for tensor in tensors.values())
+    assert {t.dtype for key, t in tensors.items() if not key.endswith("alpha")} == {torch.float16}
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+def test_alpha_is_exact_at_any_rank(dtype: torch.dtype) -> None:
+    """bf16 would store a rank of 257 as 256, and every reader would then scale the layer by 256/257."""
+    lora = FoldedLora({"time_embed.0": LowRank(torch.ones(64, 257), torch.ones(257, 16))}, {}, {}, {"time_embed.0": (64, 16)}, 0)
+    file = lora_from_tensors(kohya_state_dict(lora, dtype), "x")
+    assert file.entries["lora_unet_time_embed_0"].alpha == 257
+
+
+@pytest.mark.parametrize("value", [70_000.0, float("inf"), float("nan")])
+def test_values_too_large_for_fp16_are_refused(value: float) -> None:
+    factors = LowRank(torch.ones(64, 1), torch.full((1, 16), value))
+    lora = FoldedLora({"time_embed.0": factors}, {}, {}, {"time_embed.0": (64, 16)}, 0)
+    with pytest.raises(LoraFileError, match=r"lora_unet_time_embed_0.*float16.*fp32 or bf16"):
+        kohya_state_dict(lora, torch.float16)
+    if value == 70_000.0:
+        assert bool(kohya_state_dict(lora, torch.bfloat16)["lora_unet_time_embed_0.lora_down.weight"].isfinite().all())
+
+
+RECIPE = {"content": "Hündchen.safetensors", "config": {"steps": 100, "seed": 3}, "strengths": [0.9, 1.1], "none": None}
+INFO = FileInfo("dog in ink", "a <V1> dog in <S2> style", "v", "2025-01-02", ("dog.safetensors", "ink.safetensors"))
+
+
+def test_metadata_survives_the_file(tmp_path: Path) -> None:
+    lora = folded()
+    path = write_safetensors(tmp_path / "m.safetensors", kohya_state_dict(lora), metadata(lora, INFO, RECIPE))
+    with safe_open(path, framework="pt") as file:
+        held = file.metadata()
+    assert held == metadata(lora, INFO, RECIPE)
+    assert json.loads(held["duolora_recipe"]) == RECIPE
+    assert held["ss_network_module"] == "networks.lora"
+    assert held["modelspec.title"] == INFO.title
+    assert held["modelspec.trigger_phrase"] == INFO.trigger_phrase
+    assert held["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
+    assert held["modelspec.prediction_type"] == "v"
+    assert held["modelspec.merged_from"] == "dog.safetensors, ink.safetensors"
+    assert held["modelspec.date"] == INFO.date
+    assert held["duolora_version"] == VERSION
+
+
+@pytest.mark.parametrize(("max_rank", "dim"), [(None, "Dynamic"), (1, "1")])
+def test_network_dim_is_the_rank_if_there_is_one(max_rank: int | None, dim: str) -> None:
+    values = metadata(folded(max_rank), FileInfo("x"), {})
+    assert (values["ss_network_dim"], values["ss_network_alpha"]) == (dim, dim)
+    assert values["modelspec.prediction_type"] == "epsilon"
+    assert "modelspec.date" not in values and "modelspec.trigger_phrase" not in values
+
+
+TENSORS: dict[str, Tensor] = {"a.lora_up.weight": torch.arange(12.0).reshape(3, 4)}
+
+
+def test_writing_makes_the_folder_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.safetensors"
+    assert write_safetensors(path, {"t": TENSORS["a.lora_up.weight"].T}, {"k": "v"}) == path
+    assert torch.equal(load_file(path)["t"], TENSORS["a.lora_up.weight"].T)
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions; runs on Linux and macOS")
+def test_the_file_has_ordinary_permissions(tmp_path: Path) -> None:
+    """Not the 0600 of a temporary file: other users and services read models, too."""
+    (tmp_path / "plain").touch()
+    path = write_safetensors(tmp_path / "a.safetensors", TENSORS, {})
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def no_hard_links(*_: object, **__: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_an_existing_file_is_never_replaced(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"precious")
+    if not links:
+        monkeypatch.setattr(os, "link", no_hard_links)
+    with pytest.raises(FileTakenError, match=r"a\.safetensors exists already"):
+        write_safetensors(path, TENSORS, {})
+    assert path.read_bytes() == b"precious"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_folder_without_hard_links_gets_the_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", no_hard_links)
+    path = write_safetensors(tmp_path / "a.safetensors", TENSORS, {})
+    assert torch.equal(load_file(path)["a.lora_up.weight"], TENSORS["a.lora_up.weight"])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class Interruption(BaseException):
+    """As the host's own interrupt: not an Exception."""
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise Interruption
+
+
+@pytest.mark.parametrize(
+    ("target", "names", "fault", "error"),
+    [
+        (os, ["fsync"], full_disk, DuoLoraError),
+        (os, ["fsync"], interrupted, Interruption),
+        (Path, ["chmod"], full_disk, DuoLoraError),
+        (os, ["link"], interrupted, Interruption),
+        (Path, ["replace"], full_disk, DuoLoraError),  # with links failing too: after the name has been taken
+    ],
+    ids=["disk full", "interrupted", "chmod", "interrupted link", "no links and no replace"],
+)
+def test_a_write_that_fails_leaves_nothing(
+    target: object, names: list[str], fault: object, error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulated: a read-only folder stops no test that runs as root, and a full disk is no fixture."""
+    (tmp_path / "other.safetensors").write_bytes(b"other")
+    if "replace" in names:
+        monkeypatch.setattr(os, "link", no_hard_links)
+    for name in names:
+        monkeypatch.setattr(target, name, fault)
+    with pytest.raises(error) as caught:
+        write_safetensors(tmp_path / "a.safetensors", TENSORS, {})
+    monkeypatch.undo()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["other.safetensors"]
+    if error is DuoLoraError:
+        assert "a.safetensors" in str(caught.value) and "No space left" in str(caught.value)
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_bytes(b"")
+    with pytest.raises(DuoLoraError, match="taken"):
+        write_safetensors(tmp_path / "taken" / "deep" / "a.safetensors", TENSORS, {})
