@@ -111,11 +111,8 @@ def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
 
 def layer_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """{layer name: weight shape} of every module that has a weight."""
-    return {
-        name: tuple(module.weight.shape)
-        for name, module in model.named_modules()
-        if isinstance(getattr(module, "weight", None), Tensor)
-    }
+    weights = {name: getattr(module, "weight", None) for name, module in model.named_modules()}
+    return {name: tuple(weight.shape) for name, weight in weights.items() if isinstance(weight, Tensor)}
 
 
 def _stage(channels: int, out: int, emb: int, depth: int, config: UNetConfig) -> nn.ModuleList:

@@ -159,8 +159,8 @@ def combine(merges: Sequence[MergedLora], weights: Sequence[float] | None = None
                     f"These merges were made for different models: layer {name} has shape {shapes[name]} in one and "
                     f"{shape} in another. Merge all concepts on the same checkpoint family."
                 )
-    names = list(dict.fromkeys(name for merge in merges for name in merge.layers))
-    terms = list(zip(merges, alphas, strict=True))
+    terms = [(merge, a) for merge, a in zip(merges, alphas, strict=True) if a]  # weight 0 leaves no trace in the file
+    names = list(dict.fromkeys(name for merge, _ in terms for name in merge.layers))
     return MergedLora(
         layers={name: _sum_layers([(m.layers[name], a) for m, a in terms if name in m.layers]) for name in names},
         content_text=_sum_text([(m.content_text, a) for m, a in terms]),
@@ -168,7 +168,7 @@ def combine(merges: Sequence[MergedLora], weights: Sequence[float] | None = None
         content_offsets=_sum_offsets([(m.content_offsets, a) for m, a in terms]),
         style_offsets=_sum_offsets([(m.style_offsets, a) for m, a in terms]),
         shapes=shapes,
-        recipe={"combined": [{"weight": a, "merge": dict(m.recipe)} for m, a in terms]},
+        recipe={"combined": [{"weight": a, "merge": dict(m.recipe)} for m, a in zip(merges, alphas, strict=True)]},
     )
 
 

@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """The tensors here are tiny: threads would spend their time waiting for each other, most of all on a busy machine."""
+    """The tensors here are tiny: several threads would mostly wait for each other, above all on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

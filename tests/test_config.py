@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,12 @@ from worlds import layout
 )
 def test_a_setting_outside_its_bounds_is_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(SettingsError, match=f"{name} is {value}"):
-        MergeConfig(**{name: value})
+        with_setting(name, value)
+
+
+def with_setting(name: str, value: float) -> MergeConfig:
+    setting: dict[str, Any] = {name: value}
+    return MergeConfig(**setting)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +43,7 @@ def test_a_setting_outside_its_bounds_is_refused_by_name(name: str, value: float
     [("steps", 1), ("learning_rate", 0.0), ("clip", float("inf")), ("style_threshold", 0.1), ("micro_batch", 1)],
 )
 def test_the_bounds_themselves_are_allowed(name: str, value: float) -> None:
-    assert getattr(MergeConfig(**{name: value}), name) == value
+    assert getattr(with_setting(name, value), name) == value
 
 
 def test_a_config_cannot_be_changed() -> None:

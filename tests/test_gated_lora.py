@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -23,6 +23,7 @@ from worlds import (
     concept,
     dense,
     dense_low_rank,
+    hooks,
     inputs,
     layout,
     pick,
@@ -71,7 +72,7 @@ ROWS: tuple[Row, ...] = ("base", "content", "style", "sum", "merge")
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_is_the_model_with_that_delta_in_its_weights(unet: UNet, varied: World, row: Row) -> None:
     gates, batch = random_gates(varied.pair), inputs(2)
-    with attach(weighted_modules(unet), varied.pair, gates) as gated, gated.rows([row] * 2):
+    with attach(weighted_modules(unet), varied.pair, gates) as gated, gated.rows([row, row]):
         attached = forward(unet, batch)
     expected = forward(with_changes(unet, dense_row(varied, row, gates)), batch)
     assert relative(attached, expected) < TIGHT
@@ -164,21 +165,17 @@ class Interruption(BaseException):
     """As the host's own interrupt: not an Exception."""
 
 
-def hooks(unet: nn.Module) -> int:
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in unet.modules())
-
-
 @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt, Interruption])
 def test_detaching_restores_the_model_bit_for_bit(varied: World, error: type[BaseException] | None) -> None:
     unet, batch = tiny_unet(torch.float32), inputs(2)
     batch = (batch[0].float(), *batch[1:])
     before, weights = forward(unet, batch), {k: v.clone() for k, v in unet.state_dict().items()}
     attributes = {name: set(vars(module)) for name, module in unet.named_modules()}
-    with swallowing(error), attach(weighted_modules(unet), varied.pair, random_gates(varied.pair)) as gated:
-        with gated.rows(["merge", "sum"]):
-            assert relative(forward(unet, batch), before) > 0.01
-            if error is not None:
-                raise error
+    attached = attach(weighted_modules(unet), varied.pair, random_gates(varied.pair))
+    with swallowing(error), attached as gated, gated.rows(["merge", "sum"]):
+        assert relative(forward(unet, batch), before) > 0.01
+        if error is not None:
+            raise error
     assert torch.equal(forward(unet, batch), before)
     assert hooks(unet) == 0
     assert all(torch.equal(value, weights[key]) for key, value in unet.state_dict().items())
@@ -186,7 +183,7 @@ def test_detaching_restores_the_model_bit_for_bit(varied: World, error: type[Bas
 
 
 @contextmanager
-def swallowing(error: type[BaseException] | None) -> Iterator[None]:
+def swallowing(error: type[BaseException] | None) -> Generator[None, None, None]:
     if error is None:
         yield
     else:
@@ -219,18 +216,19 @@ def test_an_offset_on_a_missing_layer_is_refused(unet: UNet) -> None:
 
 def test_running_outside_rows_raises(unet: UNet, varied: World) -> None:
     with attach(weighted_modules(unet), varied.pair, open_gates(varied.pair)) as gated:
-        with pytest.raises(RuntimeError, match="outside of GatedLora.rows"):
+        with pytest.raises(RuntimeError, match="run outside of"):
             forward(unet, inputs(1))
         with gated.rows(["base"]):
             forward(unet, inputs(1))
-        with pytest.raises(RuntimeError, match="outside of GatedLora.rows"):
+        with pytest.raises(RuntimeError, match="run outside of"):
             forward(unet, inputs(1))
 
 
 def test_more_samples_than_rows_raises(unet: UNet, varied: World) -> None:
-    with attach(weighted_modules(unet), varied.pair, open_gates(varied.pair)) as gated, gated.rows(["base"]):
-        with pytest.raises(RuntimeError, match="batch of 2 samples, but 1 gate rows"):
-            forward(unet, inputs(2))
+    attached = attach(weighted_modules(unet), varied.pair, open_gates(varied.pair))
+    refused = pytest.raises(RuntimeError, match="batch of 2 samples, but 1 gate rows")
+    with attached as gated, gated.rows(["base"]), refused:
+        forward(unet, inputs(2))
 
 
 def test_inner_rows_give_way_to_the_outer_again(unet: UNet, varied: World) -> None:
@@ -268,7 +266,10 @@ def test_half_precision_follows_the_model(varied: World) -> None:
     exact, coarse, batch = tiny_unet(), tiny_unet(torch.bfloat16), inputs(2)
     outputs = []
     for unet, x in ((exact, batch[0]), (coarse, batch[0].to(torch.bfloat16))):
-        with attach(weighted_modules(unet), varied.pair, random_gates(varied.pair)) as gated, gated.rows(["merge"] * 2):
+        with (
+            attach(weighted_modules(unet), varied.pair, random_gates(varied.pair)) as gated,
+            gated.rows(["merge", "merge"]),
+        ):
             outputs.append(forward(unet, (x, *batch[1:])))
     assert outputs[1].dtype == torch.bfloat16
     assert relative(outputs[1], outputs[0]) < 0.1
@@ -345,7 +346,7 @@ def test_offsets_are_changed_parameters(unet: UNet, kind: str, row: Row) -> None
         content = {}
     built = world(pick(r"^middle_block\.1\..*attn1\.to_q$"), ranks=(2, 2), offsets=(content, style))
     batch = inputs(2)
-    with attach(weighted_modules(unet), built.pair, open_gates(built.pair)) as gated, gated.rows([row] * 2):
+    with attach(weighted_modules(unet), built.pair, open_gates(built.pair)) as gated, gated.rows([row, row]):
         attached = forward(unet, batch)
     expected = forward(offset_model(unet, SHARES[row], (content, style), built), batch)
     assert relative(attached, expected) < TIGHT
@@ -368,6 +369,6 @@ def test_a_weight_offset_on_a_linear_is_refused(unet: UNet) -> None:
     name = "middle_block.1.proj_in"
     plain = concept(random_factors(shapes_of([name])))
     pair = make_pair(replace(plain, offsets={(name, "weight"): torch.ones(64)}), plain, layout())
-    with attach(weighted_modules(unet), pair, open_gates(pair)) as gated, gated.rows(["merge"]):
-        with pytest.raises(ModelMismatchError, match=name):
-            forward(unet, inputs(1))
+    refused = pytest.raises(ModelMismatchError, match=name)
+    with attach(weighted_modules(unet), pair, open_gates(pair)) as gated, gated.rows(["merge"]), refused:
+        forward(unet, inputs(1))

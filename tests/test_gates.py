@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from duolora_core import Gates, LoraPair, LowRank, initial_gates, make_pair, open_gates
-from duolora_core.gates import DEAD_GATE, active_ranks, block_statistics
+from duolora_core.gates import DEAD_GATE, Initialisation, active_ranks, block_statistics
 from duolora_core.layer_priors import Role
 from worlds import bare_concept, layout, pick, random_gates, shapes_of, world
 
@@ -27,8 +27,8 @@ def everywhere(role: Role) -> dict[str, Role]:
 
 
 def dominant_and_other(gates: Gates, name: str, role: Role) -> tuple[Tensor, Tensor]:
-    sides = gates.content(name), gates.style(name)
-    return sides if role == "content" else sides[::-1]
+    content, style = gates.content(name), gates.style(name)
+    return (content, style) if role == "content" else (style, content)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -39,7 +39,7 @@ def seeded(seed: int) -> torch.Generator:
 @pytest.mark.parametrize("thresholds", [(0.1, 0.0), (0.75, 0.5), (0.3, 0.3), (1.0, 0.0)])
 @pytest.mark.parametrize("initialisation", ["random", "strongest"])
 def test_the_dominant_side_opens_a_superset_of_the_other(
-    role: Role, thresholds: tuple[float, float], initialisation: str
+    role: Role, thresholds: tuple[float, float], initialisation: Initialisation
 ) -> None:
     gates = initial_gates(pair_of_ranks(64, 64), everywhere(role), initialisation, *thresholds, seeded(3))
     sides = [dominant_and_other(gates, name, role) for name in gates.slots]
@@ -69,7 +69,7 @@ def test_random_ones_are_where_the_scaled_normal_exceeds_the_threshold() -> None
 
 
 @pytest.mark.parametrize("initialisation", ["ones", "random", "strongest"])
-def test_neutral_layers_start_as_the_plain_sum(initialisation: str) -> None:
+def test_neutral_layers_start_as_the_plain_sum(initialisation: Initialisation) -> None:
     gates = initial_gates(pair_of_ranks(6, 4), everywhere("neutral"), initialisation, 0.9, 0.5, seeded(0))
     assert torch.equal(gates.values, torch.ones(10 * len(LAYERS)))
 
@@ -90,7 +90,7 @@ def test_strongest_opens_the_leading_share(threshold: float, kept: int) -> None:
 
 @pytest.mark.parametrize("initialisation", ["random", "strongest"])
 @pytest.mark.parametrize(("content", "style"), [(64, 16), (16, 64), (1, 8), (8, 1)])
-def test_ranks_may_differ(initialisation: str, content: int, style: int) -> None:
+def test_ranks_may_differ(initialisation: Initialisation, content: int, style: int) -> None:
     """Each side is thresholded over its own components; a single component has no spread and stays open."""
     gates = initial_gates(pair_of_ranks(content, style), everywhere("content"), initialisation, 0.5, 0.0, seeded(1))
     assert gates.values.numel() == (content + style) * len(LAYERS)

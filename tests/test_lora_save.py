@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,8 @@ from worlds import (
 def folded(max_rank: int | None = None) -> FoldedLora:
     """A merge over every kind of layer, text encoders and offsets."""
     names = pick(VARIED)
-    offsets = {"middle_block.1.norm.diff": torch.full((64,), 0.25), "middle_block.1.proj_in.diff_b": torch.full((64,), -0.5)}
+    quarter, half = torch.full((64,), 0.25), torch.full((64,), -0.5)
+    offsets = {"middle_block.1.norm.diff": quarter, "middle_block.1.proj_in.diff_b": half}
     content = concept(random_factors(shapes_of(names[2:]) | TEXT_SHAPES, 4, 1), offsets=offsets)
     style = concept(random_factors(shapes_of(names[:-2]) | TEXT_SHAPES, 3, 2))
     pair = make_pair(content, style, layout())
@@ -58,10 +60,14 @@ def test_a_saved_merge_reads_back_to_the_same_deltas(dtype: torch.dtype, max_ran
         for name, low_rank in saved.items():
             assert read[name].rank == low_rank.rank
             assert relative(dense_low_rank(read[name]), dense_low_rank(low_rank)) < TOLERANCE[dtype], name
-    assert back.offsets.keys() == lora.offsets.keys() == {
-        ("middle_block.1.norm", "weight"),
-        ("middle_block.1.proj_in", "bias"),
-    }
+    assert (
+        back.offsets.keys()
+        == lora.offsets.keys()
+        == {
+            ("middle_block.1.norm", "weight"),
+            ("middle_block.1.proj_in", "bias"),
+        }
+    )
     for key, offset in lora.offsets.items():
         assert torch.allclose(back.offsets[key], offset, rtol=TOLERANCE[dtype])
 
@@ -89,7 +95,8 @@ def test_the_file_is_kohyas() -> None:
 @pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
 def test_alpha_is_exact_at_any_rank(dtype: torch.dtype) -> None:
     """bf16 would store a rank of 257 as 256, and every reader would then scale the layer by 256/257."""
-    lora = FoldedLora({"time_embed.0": LowRank(torch.ones(64, 257), torch.ones(257, 16))}, {}, {}, {"time_embed.0": (64, 16)}, 0)
+    factors = LowRank(torch.ones(64, 257), torch.ones(257, 16))
+    lora = FoldedLora({"time_embed.0": factors}, {}, {}, {"time_embed.0": (64, 16)}, 0)
     file = lora_from_tensors(kohya_state_dict(lora, dtype), "x")
     assert file.entries["lora_unet_time_embed_0"].alpha == 257
 
@@ -187,24 +194,22 @@ def interrupted(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "names", "fault", "error"),
+    ("faults", "error"),
     [
-        (os, ["fsync"], full_disk, DuoLoraError),
-        (os, ["fsync"], interrupted, Interruption),
-        (Path, ["chmod"], full_disk, DuoLoraError),
-        (os, ["link"], interrupted, Interruption),
-        (Path, ["replace"], full_disk, DuoLoraError),  # with links failing too: after the name has been taken
+        ({(os, "fsync"): full_disk}, DuoLoraError),
+        ({(os, "fsync"): interrupted}, Interruption),
+        ({(Path, "chmod"): full_disk}, DuoLoraError),
+        ({(os, "link"): interrupted}, Interruption),
+        ({(os, "link"): no_hard_links, (Path, "replace"): full_disk}, DuoLoraError),
     ],
     ids=["disk full", "interrupted", "chmod", "interrupted link", "no links and no replace"],
 )
 def test_a_write_that_fails_leaves_nothing(
-    target: object, names: list[str], fault: object, error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    faults: dict[tuple[Any, str], Any], error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Simulated: a read-only folder stops no test that runs as root, and a full disk is no fixture."""
     (tmp_path / "other.safetensors").write_bytes(b"other")
-    if "replace" in names:
-        monkeypatch.setattr(os, "link", no_hard_links)
-    for name in names:
+    for (target, name), fault in faults.items():
         monkeypatch.setattr(target, name, fault)
     with pytest.raises(error) as caught:
         write_safetensors(tmp_path / "a.safetensors", TENSORS, {})

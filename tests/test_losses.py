@@ -99,8 +99,8 @@ def after_training(form: PriorForm, sparsity: float, rank_weight: float, role: R
         optimiser.zero_grad()
         layer_prior_loss(gates, {"a": role}, form, sparsity, rank_weight).backward()
         optimiser.step()
-    means = float(gates.content("a").abs().mean().detach()), float(gates.style("a").abs().mean().detach())
-    return means if role == "content" else means[::-1]
+    content, style = (float(side.abs().mean().detach()) for side in (gates.content("a"), gates.style("a")))
+    return (content, style) if role == "content" else (style, content)
 
 
 @pytest.mark.parametrize("role", ["content", "style"])

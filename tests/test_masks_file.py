@@ -60,14 +60,18 @@ def test_masks_with_gradients_can_be_saved(sources: tuple[Path, Path], tmp_path:
     pair = pair_of(*sources)
     gates = open_gates(pair)
     gates.values.requires_grad_()
-    assert torch.equal(load_masks(save_masks(tmp_path / "m.safetensors", gates, pair, {}), pair).values, open_gates(pair).values)
+    path = save_masks(tmp_path / "m.safetensors", gates, pair, {})
+    assert torch.equal(load_masks(path, pair).values, open_gates(pair).values)
 
 
 def test_masks_of_other_sources_are_refused(sources: tuple[Path, Path], saved: Path, tmp_path: Path) -> None:
     content, style = sources
     others: dict[str, tuple[LoraPair, str]] = {
         "another content": (pair_of(source(tmp_path, "stranger", 9), style), "content LoRA content.safetensors"),
-        "another style": (pair_of(content, source(tmp_path, "alien", 9, LAYERS[1:], 2)), "style LoRA style.safetensors"),
+        "another style": (
+            pair_of(content, source(tmp_path, "alien", 9, LAYERS[1:], 2)),
+            "style LoRA style.safetensors",
+        ),
         "exchanged": (pair_of(style, content), "content LoRA content.safetensors"),
         "another strength": (pair_of(content, style, strength=0.5), "strength 0.5"),
         "another basis": (pair_of(content, style, basis="factors"), "basis 'svd', but 'factors'"),
@@ -79,9 +83,7 @@ def test_masks_of_other_sources_are_refused(sources: tuple[Path, Path], saved: P
 
 
 @pytest.mark.parametrize("change", ["layer", "rank"])
-def test_masks_for_other_layers_or_ranks_are_refused(
-    sources: tuple[Path, Path], saved: Path, change: str
-) -> None:
+def test_masks_for_other_layers_or_ranks_are_refused(sources: tuple[Path, Path], saved: Path, change: str) -> None:
     """The same two files on a model that lacks a layer, or a pair cut to another rank."""
     pair = pair_of(*sources)
     if change == "layer":
@@ -95,7 +97,11 @@ def test_masks_for_other_layers_or_ranks_are_refused(
 @pytest.mark.parametrize("kind", ["plain LoRA", "cut short", "missing", "not safetensors"])
 def test_what_is_no_masks_file_is_refused(sources: tuple[Path, Path], saved: Path, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"
-    content = {"plain LoRA": sources[0].read_bytes(), "cut short": saved.read_bytes()[:-5], "not safetensors": b"<html>"}
+    content = {
+        "plain LoRA": sources[0].read_bytes(),
+        "cut short": saved.read_bytes()[:-5],
+        "not safetensors": b"<html>",
+    }
     if kind in content:
         path.write_bytes(content[kind])
     with pytest.raises(LoraFileError, match=r"odd\.safetensors is not a"):

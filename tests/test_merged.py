@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from duolora_core import Gates, LowRank, MergedLora, attach, combine, make_merged, make_pair, open_gates
+from duolora_core import Concept, Gates, LowRank, MergedLora, attach, combine, make_merged, make_pair, open_gates
 from duolora_core.errors import SettingsError
+from duolora_core.gated_lora import Row
 from duolora_core.gates import DEAD_GATE
 from duolora_core.merged import FoldedLora
 from worlds import (
@@ -85,13 +86,13 @@ def test_a_side_of_strength_zero_leaves_no_trace(
 
 
 @pytest.mark.parametrize(("content", "style", "row"), [(1.0, 1.0, "sum"), (1.0, 0.0, "content"), (0.0, 1.0, "style")])
-def test_folded_open_gates_run_as_the_attached_row(content: float, style: float, row: str) -> None:
+def test_folded_open_gates_run_as_the_attached_row(content: float, style: float, row: Row) -> None:
     names = pick(VARIED)
     built, unet, batch = world(names[1:], names[:-1], ranks=(4, 2)), tiny_unet(), inputs(2)
     gates = open_gates(built.pair)
     folded = make_merged(built.pair, gates).fold(content, style)
     with torch.no_grad():
-        with attach(weighted_modules(unet), built.pair, gates) as gated, gated.rows([row, row]):  # type: ignore[list-item]
+        with attach(weighted_modules(unet), built.pair, gates) as gated, gated.rows([row, row]):
             attached = run(unet, *batch)
         deltas = {name: dense_low_rank(low_rank) for name, low_rank in folded.layers.items()}
         assert relative(run(with_changes(unet, deltas), *batch), attached) < 1e-6
@@ -171,20 +172,18 @@ def test_a_merge_is_a_snapshot(built: World) -> None:
     assert merged.recipe == {"steps": 3}
 
 
-def text_world(seed: int, layers: tuple[str, ...] = LAYERS[:2]) -> tuple[MergedLora, dict[str, Tensor], dict[str, Tensor]]:
+def text_world(seed: int) -> tuple[MergedLora, dict[str, Tensor], dict[str, Tensor]]:
     """A merge with text-encoder parts and offsets on both sides, and its dense text parts (content, style)."""
     names = list(TEXT_SHAPES)
-    sides = []
+    concepts: list[Concept] = []
+    deltas: list[dict[str, Tensor]] = []
     for i, text in enumerate((names[:3], names[1:])):
-        shapes = shapes_of(layers) | {name: TEXT_SHAPES[name] for name in text}
-        offset = {"middle_block.1.norm.diff": torch.full((64,), 1.0 + i), f"{layers[i]}.diff_b": torch.ones(64)}
-        sides.append((random_factors(shapes, 2, seed + i), {k: v[: shapes_of([k.rpartition(".")[0]])[k.rpartition(".")[0]][0]] for k, v in offset.items()}))
-    concepts = [concept(factors, offsets=offsets) for factors, offsets in sides]
+        factors = random_factors(shapes_of(LAYERS[:2]) | {name: TEXT_SHAPES[name] for name in text}, 2, seed + i)
+        channels = layout().layers[LAYERS[i]].shape[0]
+        offsets = {"middle_block.1.norm.diff": torch.full((64,), 1.0 + i), f"{LAYERS[i]}.diff_b": torch.ones(channels)}
+        concepts.append(concept(factors, offsets=offsets))
+        deltas.append({"lora_" + name.replace(".", "_"): dense(factors[name]) for name in text})
     pair = make_pair(concepts[0], concepts[1], layout())
-    deltas = [
-        {"lora_" + name.replace(".", "_"): dense(f) for name, f in factors.items() if name in TEXT_SHAPES}
-        for factors, _ in sides
-    ]
     return make_merged(pair, random_gates(pair, seed)), deltas[0], deltas[1]
 
 
@@ -237,7 +236,11 @@ def test_combining_one_is_itself() -> None:
 def test_a_merge_of_weight_zero_leaves_no_trace() -> None:
     made = [merged for _, _, merged in worlds(2)]
     folded, alone = combine(made, [1.0, 0.0]).fold(), made[0].fold()
-    assert {n: low_rank.rank for n, low_rank in folded.layers.items()} == {n: l.rank for n, l in alone.layers.items()}
+    assert ranks(folded) == ranks(alone)
+
+
+def ranks(folded: FoldedLora) -> dict[str, int]:
+    return {name: low_rank.rank for name, low_rank in folded.layers.items()}
 
 
 def test_combine_sums_text_and_offsets() -> None:

@@ -36,6 +36,7 @@ from duolora_core import (
     open_gates,
     place,
 )
+from duolora_core.denoiser import Prediction
 from duolora_core.pair import Basis
 
 ATTENTION = r"\.attn[12]\.to_(q|k|v|out\.0)$"
@@ -131,12 +132,12 @@ class Seen:
 class TinyDenoiser:
     """The `Denoiser` protocol over a UNet, in the dtype of its weights; `seen` records every sample forwarded."""
 
-    def __init__(self, unet: UNet, prediction: str = "eps", spoil: Callable[[Tensor], Tensor] = lambda x0: x0):
+    def __init__(self, unet: UNet, prediction: Prediction = "eps", spoil: Callable[[Tensor], Tensor] = lambda x0: x0):
         self.unet = unet
         self.layout = layout()
-        self.modules = weighted_modules(unet)
+        self.modules: Mapping[str, nn.Module] = weighted_modules(unet)
         self.sigmas = ((1 - sdxl_alphas()) / sdxl_alphas()).sqrt().to(torch.float32)
-        self.prediction = prediction
+        self.prediction: Prediction = prediction
         self.spoil = spoil
         self.seen: list[Seen] = []
 
@@ -240,10 +241,17 @@ def with_changes(unet: UNet, weights: Mapping[str, Tensor], biases: Mapping[str,
     changed = copy.deepcopy(unet)
     modules = weighted_modules(changed)
     for name, change in weights.items():
-        modules[name].weight.data += change.to(modules[name].weight).reshape(modules[name].weight.shape)
+        weight = modules[name].get_parameter("weight")
+        weight.data += change.to(weight).reshape(weight.shape)
     for name, change in (biases or {}).items():
-        modules[name].bias.data += change.to(modules[name].bias)
+        bias = modules[name].get_parameter("bias")
+        bias.data += change.to(bias)
     return changed
+
+
+def hooks(unet: nn.Module) -> int:
+    """How many forward hooks hang on the model."""
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in unet.modules())  # pyright: ignore[reportPrivateUsage]
 
 
 def add(*terms: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -31,8 +31,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from host.comfy_events import EventStream
 from PIL import Image
+
+from host.comfy_events import EventStream
 
 Graph = dict[str, dict[str, Any]]
 History = dict[str, Any]

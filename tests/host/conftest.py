@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from host.comfy_host import HOW_TO_ENABLE, ComfyServer, Host, find_hosts
 from host.lora_samples import Layer, load_layers
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from host.comfy_host import ComfyServer, GraphFailed, GraphInterrupted, GraphRejected
 from host.graphs import Graph, node, text_to_image
 from host.lora_samples import FORMATS, Layer, attention_linears, make_lora, text_layers
