@@ -45,7 +45,7 @@ class LoraFile:
 
     Attributes:
         name: what messages call it, usually the file name
-        sha256: of the file's bytes; empty for a LoRA that never was a file
+        sha256: of the file's bytes; of names and values for a LoRA that never was a file
         entries: {spelled layer: Entry}
         offsets: {(spelled layer, "weight" | "bias"): (channels,)}, the 1-D changes that core Train LoRA writes
         skipped: {key: reason}
@@ -88,6 +88,15 @@ def file_sha256(path: Path) -> str:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):
             digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        tensor = tensors[key].detach().cpu().contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -148,7 +157,7 @@ def lora_from_tensors(
             f"made for "
             "SDXL, Pony, Illustrious, NoobAI, SSD-1B or Segmind-Vega."
         )
-    return LoraFile(name, sha256, entries, offsets, skipped, dict(metadata or {}))
+    return LoraFile(name, sha256 or _tensors_sha256(tensors), entries, offsets, skipped, dict(metadata or {}))
 
 
 def trigger_words(metadata: Mapping[str, str], most: int = 3) -> list[str]:

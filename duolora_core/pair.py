@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -17,19 +17,26 @@ Basis = Literal["svd", "factors"]
 
 @dataclass(frozen=True)
 class LoraPair:
-    """Both LoRAs of every layer that either covers, in the basis in which gates act.
+    """Both LoRAs of every layer that either covers. Made by `make_pair`.
 
     Attributes:
-        content: {canonical layer: LowRank}; a layer that the content LoRA lacks is missing here
-        style: the same for the style LoRA
+        content_concept, style_concept: their layers are in `basis`, the one in which gates act
     """
 
     layout: UNetLayout
     content_concept: Concept
     style_concept: Concept
     basis: Basis
-    content: Mapping[str, LowRank]
-    style: Mapping[str, LowRank]
+
+    @property
+    def content(self) -> Mapping[str, LowRank]:
+        """{canonical layer: LowRank}; a layer that the content LoRA lacks is missing here."""
+        return self.content_concept.layers
+
+    @property
+    def style(self) -> Mapping[str, LowRank]:
+        """The same for the style LoRA."""
+        return self.style_concept.layers
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -55,7 +62,10 @@ def make_pair(content: Concept, style: Concept, layout: UNetLayout, basis: Basis
         if strange:
             raise ModelMismatchError(f"{concept.file.name}: layer {strange[0]} is not in this model's UNet.")
 
-    def in_basis(concept: Concept) -> dict[str, LowRank]:
-        return {name: lora.svd_basis() if basis == "svd" else lora for name, lora in concept.layers.items()}
+    return LoraPair(layout, _in_basis(content, basis), _in_basis(style, basis), basis)
 
-    return LoraPair(layout, content, style, basis, in_basis(content), in_basis(style))
+
+def _in_basis(concept: Concept, basis: Basis) -> Concept:
+    if basis == "factors":
+        return concept
+    return replace(concept, layers={name: lora.svd_basis() for name, lora in concept.layers.items()})

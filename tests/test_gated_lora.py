@@ -264,7 +264,7 @@ def test_gates_need_not_be_where_the_model_is(varied: World) -> None:
 def test_half_precision_follows_the_model(varied: World) -> None:
     """Factors are cast to the activations' dtype; the deviation is bf16's, about 2⁻⁸ per layer."""
     exact, coarse, batch = tiny_unet(), tiny_unet(torch.bfloat16), inputs(2)
-    outputs = []
+    outputs: list[Tensor] = []
     for unet, x in ((exact, batch[0]), (coarse, batch[0].to(torch.bfloat16))):
         with (
             attach(weighted_modules(unet), varied.pair, random_gates(varied.pair)) as gated,

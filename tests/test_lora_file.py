@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import cache
 from pathlib import Path
@@ -99,7 +100,25 @@ def test_lora_model_dictionary_reads_as_its_file(tmp_path: Path) -> None:
         assert torch.equal(entry.up, from_file.entries[layer].up)
         assert torch.equal(entry.down, from_file.entries[layer].down)
         assert entry.alpha == from_file.entries[layer].alpha == 8.0
-    assert (len(from_file.sha256), from_memory.sha256) == (64, "")
+
+
+def test_sha256_tells_loras_apart(tmp_path: Path) -> None:
+    """A file's is that of its bytes; a dictionary's follows names, shapes, types and values, not their order."""
+    tensors = pair_of(SDXL_KEY)
+    save_file(tensors, tmp_path / "a.safetensors")
+    whole = (tmp_path / "a.safetensors").read_bytes()
+    assert read_lora(tmp_path / "a.safetensors").sha256 == hashlib.sha256(whole).hexdigest()
+    same = dict(reversed([(key, tensor.clone()) for key, tensor in tensors.items()]))
+    others = [
+        pair_of(SDXL_KEY + "_2"),
+        {key: 2 * tensor for key, tensor in tensors.items()},
+        {key: tensor.half() for key, tensor in tensors.items()},
+        {key: tensor[..., None, None] for key, tensor in tensors.items()},
+        {**tensors, f"{SDXL_KEY}.alpha": torch.tensor(1.0)},
+    ]
+    digests = [lora_from_tensors(t, "x").sha256 for t in (tensors, same, *others)]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 1 + len(others)
 
 
 def test_alpha_scales_by_alpha_over_rank() -> None:

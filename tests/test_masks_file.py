@@ -15,7 +15,18 @@ from duolora_core import LoraPair, LowRank, make_merged, make_pair, open_gates, 
 from duolora_core.errors import FileTakenError, LoraFileError
 from duolora_core.masks_file import load_masks, save_masks
 from duolora_core.pair import Basis
-from worlds import ATTENTION, Factors, bare_concept, layout, pick, random_factors, random_gates, shapes_of, spell
+from worlds import (
+    ATTENTION,
+    Factors,
+    bare_concept,
+    concept,
+    layout,
+    pick,
+    random_factors,
+    random_gates,
+    shapes_of,
+    spell,
+)
 
 LAYERS = pick(ATTENTION)[:6]
 
@@ -91,7 +102,7 @@ def test_masks_for_other_layers_or_ranks_are_refused(sources: tuple[Path, Path],
     else:
         content = {name: low_rank.select(torch.arange(low_rank.rank) < 2) for name, low_rank in pair.content.items()}
     with pytest.raises(LoraFileError, match=LAYERS[0]):
-        load_masks(saved, replace(pair, content=content))
+        load_masks(saved, replace(pair, content_concept=replace(pair.content_concept, layers=content)))
 
 
 @pytest.mark.parametrize("kind", ["plain LoRA", "cut short", "missing", "not safetensors"])
@@ -108,6 +119,20 @@ def test_what_is_no_masks_file_is_refused(sources: tuple[Path, Path], saved: Pat
         load_masks(path, pair_of(*sources))
 
 
+def test_masks_of_a_lora_model_are_bound_to_its_values(tmp_path: Path) -> None:
+    """A LoRA fresh from training is no file; its tensors identify it."""
+
+    def fresh(seed: int) -> LoraPair:
+        content, style = (concept(random_factors(shapes_of(LAYERS), 3, seed)) for seed in (seed, 7))
+        return make_pair(content, style, layout())
+
+    gates = random_gates(fresh(1))
+    path = save_masks(tmp_path / "m.safetensors", gates, fresh(1), {})
+    assert torch.equal(load_masks(path, fresh(1)).values, gates.values)
+    with pytest.raises(LoraFileError, match="was made from the content LoRA"):
+        load_masks(path, fresh(2))
+
+
 def test_masks_never_replace_a_file(sources: tuple[Path, Path], saved: Path) -> None:
     pair, before = pair_of(*sources), saved.read_bytes()
     with pytest.raises(FileTakenError):
@@ -122,8 +147,8 @@ def test_masks_of_sdxl_at_rank_64_are_a_third_of_a_megabyte(tmp_path: Path) -> N
         name: LowRank(torch.zeros(()).expand(table.layers[name].shape[0], 64), torch.zeros(()).expand(64, 1))
         for name in pick(ATTENTION, table)
     }
-    concept = bare_concept(hollow, sha256="0" * 64)
-    pair = make_pair(concept, concept, table, "factors")
+    side = bare_concept(hollow, sha256="0" * 64)
+    pair = make_pair(side, side, table, "factors")
     path = save_masks(tmp_path / "sdxl.safetensors", open_gates(pair), pair, {"steps": 100})
     assert 300_000 < path.stat().st_size < 450_000
     assert sum(tensor.numel() for tensor in load_file(path).values()) == 71_680

@@ -123,7 +123,9 @@ class Reference:
         self.z_c, self.z_s = self.alpha.sqrt() * x_c, self.alpha.sqrt() * x_s
 
     def network(self, sides: Sequence[tuple[Mapping[str, Any], Callable[[str], Tensor]]]) -> dict[str, Tensor]:
-        weights = {f"{name}.weight": module.get_parameter("weight") for name, module in self.denoiser.modules.items()}
+        weights: dict[str, Tensor] = {
+            f"{name}.weight": module.get_parameter("weight") for name, module in self.denoiser.modules.items()
+        }
         for side, gate in sides:
             for name, low_rank in side.items():
                 change = low_rank.up.double() @ torch.diag(gate(name).double()) @ low_rank.down.double()
@@ -442,6 +444,21 @@ def test_a_loss_that_is_not_finite_stops_with_finite_gates(
     if good_steps == 0:
         assert torch.equal(gates.values, torch.ones_like(gates.values))
     assert set(make_merged(built.pair, gates).fold().layers) == set(built.pair.names)
+
+
+def test_a_stop_goes_back_to_the_best_gates(unet: UNet, built: World) -> None:
+    """A step far too large makes the loss worse; when it then breaks, the gates from before that step are kept."""
+    config = replace(BOTH_WEIGHTED, steps=5, learning_rate=3.0, micro_batch=8)
+    gates = open_gates(built.pair)
+    denoiser = TinyDenoiser(unet, spoil=poisoned(6, not_a_number))
+    with attach(denoiser.modules, built.pair, gates) as gated:
+        steps = train(denoiser, gated, [picture(1)], [picture(2)], ROLES, config)
+        first, second = next(steps), next(steps)
+        assert second.losses["total"] > first.losses["total"]
+        assert float((gates.values.detach() - 1).abs().max()) > 1
+        with pytest.raises(TrainingError, match="best gates so far"):
+            next(steps)
+    assert torch.equal(gates.values, torch.ones_like(gates.values))
 
 
 @pytest.mark.parametrize(("content", "style"), [((), (picture(1),)), ((picture(1),), ()), ((), ())])

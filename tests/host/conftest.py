@@ -108,5 +108,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         largest = max(differences.get(version, []), default=None)
         shown = "not measured" if largest is None else f"{largest} of 255"
         terminalreporter.write_line(
-            f"ComfyUI {version}: {count} graphs run, largest pixel difference between Apply and the reloaded file: {shown}"
+            f"ComfyUI {version}: {count} graphs run, largest pixel difference between Apply and the reloaded "
+            f"file: {shown}"
         )

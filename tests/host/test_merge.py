@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors import safe_open
+
 from host.comfy_host import ComfyServer, GraphFailed, GraphInterrupted
 from host.graphs import Graph, node, text_to_image
 from host.lora_samples import Layer, attention_linears, make_lora, text_layers
 from host.merge_graphs import STYLE_PROMPT, add_merge, add_save, apply_and_paint, models_only
-from PIL import Image
-from safetensors import safe_open
 
 CONTENT, STYLE = "content.safetensors", "style.safetensors"
 
@@ -93,16 +94,21 @@ def test_strengths_are_free_after_training(server: ComfyServer, checkpoint: str)
         assert np.abs(pictures[one] - pictures[other]).mean() > 1
 
 
+def give_pictures(server: ComfyServer, graph: Graph, name: str = "merge") -> Graph:
+    """Connects a tall picture to the content loader and a square one to the style loader, and the VAE to the merge."""
+    generator = np.random.default_rng(0)
+    for side, shape in (("content", (96, 64, 3)), ("style", (80, 80, 3))):
+        picture = Image.fromarray(generator.integers(0, 255, shape, dtype=np.uint8))
+        picture.save(server.base / "input" / f"{side}.png")
+        graph[side] = node("LoadImage", image=f"{side}.png")
+        graph[f"{name}.{side}"]["inputs"]["pictures"] = [side, 0]
+    graph[name]["inputs"]["vae"] = ["checkpoint", 2]
+    return graph
+
+
 def test_pictures_of_the_artist(server: ComfyServer, checkpoint: str) -> None:
     """Pictures of different sizes on the two sides train through the VAE; without a VAE the error says what to do."""
-    generator = np.random.default_rng(0)
-    for name, shape in (("tall.png", (96, 64, 3)), ("square.png", (80, 80, 3))):
-        picture = Image.fromarray(generator.integers(0, 255, shape, dtype=np.uint8))
-        picture.save(server.base / "input" / name)
-    graph = add_merge(models_only(checkpoint), CONTENT, STYLE, vae=["checkpoint", 2])
-    for side, name in (("content", "tall.png"), ("style", "square.png")):
-        graph[side] = node("LoadImage", image=name)
-        graph[f"merge.{side}"]["inputs"]["pictures"] = [side, 0]
+    graph = give_pictures(server, add_merge(models_only(checkpoint), CONTENT, STYLE))
     picture = painted(server, apply_and_paint(graph, ["merge", 0]))
     assert picture.std() > 5
     del graph["merge"]["inputs"]["vae"]
@@ -118,24 +124,28 @@ def state(server: ComfyServer, checkpoint: str) -> dict[str, Any]:
 
 
 def test_model_is_bit_identical_after_two_merges(server: ComfyServer, checkpoint: str) -> None:
-    """Two merges one after the other in one server leave the same objects with the same bytes and nothing attached."""
+    """Two merges one after the other in one server leave the same objects with the same bytes and nothing attached.
+
+    With pictures given: to sample its own, the merge patches a LoRA in the host's way, which replaces tensors by equal
+    ones.
+    """
     before = state(server, checkpoint)
     for seed, checkpointing in ((21, False), (22, True)):
         graph = add_merge(
             models_only(checkpoint), CONTENT, STYLE, seed=seed, options={"gradient_checkpointing": checkpointing}
         )
+        give_pictures(server, graph)
         graph["digest"] = node("DuoLoRATestModelDigest", model=["checkpoint", 0], load=True, after=["merge", 0])
         after = json.loads(server.texts(server.run(graph, 300))["digest"][0])
         assert after == before
-        assert after["hooks"] == after["forward_overrides"] == after["requires_grad"] == 0
-        assert after["replaced"] == []
+        assert after["hooks"] == after["forward_overrides"] == after["with_grad"] == 0
 
 
 def test_cancel_in_mid_training(server: ComfyServer, checkpoint: str) -> None:
     """Cancel works within a step, shows previews until then, leaves the model as it was and no file behind."""
     before = state(server, checkpoint)
     files = set(server.loras.rglob("*"))
-    graph = add_merge(models_only(checkpoint), CONTENT, STYLE, steps=500, seed=31)
+    graph = give_pictures(server, add_merge(models_only(checkpoint), CONTENT, STYLE, steps=500, seed=31))
     graph = add_save(apply_and_paint(graph, ["merge", 0]), ["merge", 0], "cancelled/merged")
     with server.events() as stream:
         prompt_id = server.queue(graph)
@@ -302,7 +312,7 @@ def test_errors_are_for_artists(server: ComfyServer, checkpoint: str, layers: li
     ]
     make_lora(server.loras / "sd15.safetensors", narrow)
     graph["merge.style"]["inputs"] |= {"prompt": STYLE_PROMPT, "lora_name": "sd15.safetensors"}
-    with pytest.raises(GraphFailed, match="Stable Diffusion 1.5"):
+    with pytest.raises(GraphFailed, match=r"Stable Diffusion 1\.5"):
         server.run(graph)
 
     wide = [
