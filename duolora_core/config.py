@@ -65,6 +65,8 @@ class MergeConfig:
                 raise SettingsError(f"{name} is {value}, but must lie between {low} and {high}.")
 
 
+# The paper does not give lambda of equation 1. Read literally (1, with a sparsity of 1) the layer prior shrinks both
+# roles alike; the weights of our default are what makes it prefer one.
 PRESETS: Mapping[str, MergeConfig] = {
     "default": MergeConfig(),
     "paper": MergeConfig(

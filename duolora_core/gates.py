@@ -96,7 +96,7 @@ def initial_gates(
     - `ones`: the plain sum.
     - `random`: v = randn(rank), scaled to [0, 1]; in a content layer m_c = 1[v > style_threshold] and
       m_s = 1[v > content_threshold], in a style layer the reverse, so that the dominant LoRA starts with more ones.
-    - `strongest`: the same share of ones, given to the first components, which in the SVD basis are the strongest.
+    - `strongest`: a share of 1 - threshold is ones, given to the first components: in the SVD basis the strongest.
     Neutral layers start with ones.
     """
     gates = open_gates(pair)
@@ -117,7 +117,7 @@ def initial_gates(
             if initialisation == "random":
                 gates.values[place] = (_unit_range(v[:rank]) > threshold).float()
             else:
-                kept = math.ceil(rank * (1.0 - threshold))
+                kept = math.ceil(rank * (1.0 - threshold) - 1e-9)  # not one more by rounding
                 gates.values[place] = (torch.arange(rank) < kept).float()
     return gates
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from .errors import SettingsError
@@ -26,8 +26,8 @@ def layer_roles(layout: UNetLayout, prior: str = "resolution") -> dict[str, Role
     - `b_lora_aware`: the same, but up_blocks.0.attentions.1 is style, as B-LoRA and InstantStyle found.
     - `authors_code`: what the string matching of the authors' script amounts to on SDXL.
     - `none`: no block has a role.
-    - custom: block names of diffusers or of ComfyUI (`output_blocks.1`), comma or line separated; the longest name
-      that fits decides, blocks not named are neutral.
+    - custom: block names of diffusers or of ComfyUI (`output_blocks.1`), comma or line separated; where several
+      names fit, the one that covers the fewest blocks decides; blocks not named are neutral.
 
     Raises:
         SettingsError: a block of a custom string is not in this model, or its role is none of the three.
@@ -35,7 +35,8 @@ def layer_roles(layout: UNetLayout, prior: str = "resolution") -> dict[str, Role
     if prior in get_args(PriorPreset):
         return {name: _preset_role(layer.block, layout, prior) for name, layer in layout.layers.items()}
     rules = _parse(prior, layout)
-    return {name: _custom_role(layer.block, rules) for name, layer in layout.layers.items()}
+    closest_first = sorted(rules, key=lambda name: sum(_names(name, block) for block in layout.blocks))
+    return {name: _custom_role(layer.block, closest_first, rules) for name, layer in layout.layers.items()}
 
 
 def block_roles(layout: UNetLayout, roles: Mapping[str, Role]) -> dict[Block, Role]:
@@ -78,6 +79,8 @@ def _names(name: str, block: Block) -> bool:
     return any(spelled == name or spelled.startswith(name + ".") for spelled in (block.diffusers, block.ldm))
 
 
-def _custom_role(block: Block, rules: Mapping[str, Role]) -> Role:
-    fitting = [name for name in rules if _names(name, block)]
-    return rules[max(fitting, key=len)] if fitting else "neutral"
+def _custom_role(block: Block, closest_first: Sequence[str], rules: Mapping[str, Role]) -> Role:
+    for name in closest_first:
+        if _names(name, block):
+            return rules[name]
+    return "neutral"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .errors import DuoLoraError, FileTakenError, LoraFileError
-from .low_rank import LowRank
 from .merged import FoldedLora
 
 VERSION = "0.1.0"
@@ -96,15 +95,16 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping
         DuoLoraError: the folder cannot be written to.
     """
     data = save({key: tensor.contiguous() for key, tensor in tensors.items()}, dict(values))
-    temporary: Path | None = None
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}.", suffix=".tmp", delete=False) as file:
-            temporary = Path(file.name)
+    except OSError as error:
+        raise DuoLoraError(f"Cannot make the folder {path.parent}: {error.strerror or error}.") from error
+    try:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         _publish(temporary, path)
     except FileExistsError as error:
         raise FileTakenError(f"{path} exists already and is not replaced. Choose another name.") from error
@@ -113,8 +113,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping
             f"Cannot write {path}: {error.strerror or error}. Free some space or allow writing there."
         ) from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -134,12 +133,6 @@ def _publish(temporary: Path, path: Path) -> None:
             raise
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _put(tensors: dict[str, Tensor], key: str, up: Tensor, down: Tensor, rank: int, dtype: torch.dtype) -> None:
     tensors[f"{key}.lora_up.weight"] = _cast(key, up, dtype)
     tensors[f"{key}.lora_down.weight"] = _cast(key, down, dtype)
@@ -151,8 +144,3 @@ def _cast(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if not bool(cast.isfinite().all()):
         raise LoraFileError(f"{key} has values too large for {dtype}; save in fp32 or bf16, or lower the strength.")
     return cast
-
-
-def rank_of(state: Mapping[str, LowRank]) -> int:
-    """The largest rank of any layer; 0 for none."""
-    return max((low_rank.rank for low_rank in state.values()), default=0)

@@ -16,6 +16,8 @@ from .gates import Gates, open_gates
 from .lora_save import VERSION, write_safetensors
 from .pair import LoraPair
 
+_ROLES = ("content", "style")
+
 
 def save_masks(path: Path, gates: Gates, pair: LoraPair, recipe: Mapping[str, Any]) -> Path:
     """Writes one (content rank + style rank,) float32 tensor per layer, and what it takes to use them again.
@@ -40,18 +42,26 @@ def load_masks(path: Path, pair: LoraPair) -> Gates:
             tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise LoraFileError(f"{path.name} is not a readable masks file ({error}).") from error
-    if "duolora_masks" not in held:
-        raise LoraFileError(f"{path.name} is not a DuoLoRA masks file. Choose one that was saved with 'masks only'.")
-    made_of = json.loads(held["duolora_masks"])
-    for role, concept in (("content", pair.content_concept), ("style", pair.style_concept)):
-        if made_of[role]["sha256"] != concept.file.sha256 or made_of[role]["strength"] != concept.strength:
+    try:
+        made_of = json.loads(held["duolora_masks"])
+        sources = {role: (str(made_of[role]["sha256"]), float(made_of[role]["strength"])) for role in _ROLES}
+        basis = str(made_of["basis"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise LoraFileError(
+            f"{path.name} is not a DuoLoRA masks file. Choose one that was saved with 'masks only'."
+        ) from error
+    for role, concept in zip(_ROLES, (pair.content_concept, pair.style_concept), strict=True):
+        sha256, strength = sources[role]
+        if (sha256, strength) != (concept.file.sha256, concept.strength):
             raise LoraFileError(
-                f"{path.name} was made from the {role} LoRA {made_of[role]['name']} (sha256 "
-                f"{made_of[role]['sha256'][:12]}…, strength {made_of[role]['strength']}), but {concept.file.name} "
-                f"(sha256 {concept.file.sha256[:12]}…, strength {concept.strength}) is loaded. Load that one."
+                f"{path.name} was made from the {role} LoRA {made_of[role].get('name')} (sha256 {sha256[:12]}…, "
+                f"strength "
+                f"{strength}), but {concept.file.name} (sha256 {concept.file.sha256[:12]}…, strength "
+                f"{concept.strength}) "
+                "is loaded. Load that one."
             )
-    if made_of["basis"] != pair.basis:
-        raise LoraFileError(f"{path.name} holds masks for basis '{made_of['basis']}', but '{pair.basis}' is set.")
+    if basis != pair.basis:
+        raise LoraFileError(f"{path.name} holds masks for basis '{basis}', but '{pair.basis}' is set.")
     gates = open_gates(pair)
     if set(tensors) != set(gates.slots):
         missing = sorted(set(tensors) ^ set(gates.slots))[0]
@@ -68,7 +78,7 @@ def load_masks(path: Path, pair: LoraPair) -> Gates:
 def _masks_metadata(pair: LoraPair, recipe: Mapping[str, Any]) -> dict[str, str]:
     made_of = {
         role: {"name": concept.file.name, "sha256": concept.file.sha256, "strength": concept.strength}
-        for role, concept in (("content", pair.content_concept), ("style", pair.style_concept))
+        for role, concept in zip(_ROLES, (pair.content_concept, pair.style_concept), strict=True)
     }
     return {
         "duolora_version": VERSION,

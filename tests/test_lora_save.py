@@ -198,11 +198,10 @@ def interrupted(*_: object, **__: object) -> None:
     [
         ({(os, "fsync"): full_disk}, DuoLoraError),
         ({(os, "fsync"): interrupted}, Interruption),
-        ({(Path, "chmod"): full_disk}, DuoLoraError),
         ({(os, "link"): interrupted}, Interruption),
         ({(os, "link"): no_hard_links, (Path, "replace"): full_disk}, DuoLoraError),
     ],
-    ids=["disk full", "interrupted", "chmod", "interrupted link", "no links and no replace"],
+    ids=["disk full", "interrupted", "interrupted link", "no links and no replace"],
 )
 def test_a_write_that_fails_leaves_nothing(
     faults: dict[tuple[Any, str], Any], error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -36,16 +36,20 @@ def test_wrap_and_shorten_keep_to_the_width() -> None:
     assert wrap("", 14, 120) == []
 
 
+def no_wide_font(_px: int) -> None:
+    """As on a system without a font for other scripts."""
+
+
 def test_typeset_writes_only_what_the_font_can_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     assert typeset("Élan\tcafé × 2 — ok", 12)[0] == "Elan cafe x 2 - ok"
-    monkeypatch.setattr(fonts, "wide_font", lambda px: None)
+    monkeypatch.setattr(fonts, "wide_font", no_wide_font)
     assert typeset("小狗 1", 12)[0] == "?? 1"
 
 
 def test_built_in_font_survives_an_old_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     modern = ImageFont.load_default
     monkeypatch.setattr(ImageFont, "load_default", lambda: modern())  # took no size before 10.1
-    monkeypatch.setattr(fonts, "wide_font", lambda px: None)
+    monkeypatch.setattr(fonts, "wide_font", no_wide_font)
     fonts.built_in_font.cache_clear()
     try:
         assert loss_curve({"total": [1.0, 0.5]}, (300, 200)).size == (300, 200)

@@ -76,16 +76,22 @@ def models_only(checkpoint: str) -> Graph:
     return {name: picture[name] for name in ("checkpoint", "clip")}
 
 
-def apply_and_paint(graph: Graph, merged: list[Any], *, content: float = 1.0, style: float = 1.0, **how: Any) -> Graph:
+def apply_and_paint(
+    graph: Graph,
+    merged: list[Any],
+    *,
+    content: float = 1.0,
+    style: float = 1.0,
+    model: list[Any] | None = None,
+) -> Graph:
     """Adds Apply Merged LoRA and a picture painted with it, saved by node "save"."""
-    model = how.pop("model", ["checkpoint", 0])
-    painting = text_to_image("", **{"positive": "a sks dog in wtrclr style", "size": 64} | how)
+    painting = text_to_image("", positive="a sks dog in wtrclr style", size=64)
     for name in ("checkpoint", "clip"):
         del painting[name]
     graph |= painting
     graph["apply"] = node(
         "DuoLoRAApplyMerged",
-        model=model,
+        model=model or ["checkpoint", 0],
         clip=["clip", 0],
         merged=merged,
         content_strength=content,

@@ -209,7 +209,18 @@ def test_core_train_lora_feeds_the_merge_and_is_fed_by_it(server: ComfyServer, c
     graph = models_only(checkpoint)
     graph["latent0"] = node("EmptyLatentImage", width=64, height=64, batch_size=1)
     graph["prompt"] = node("CLIPTextEncode", clip=["clip", 0], text=STYLE_PROMPT)
-    graph["train"] = train_lora_node(server, model=["checkpoint", 0], latents=["latent0", 0], positive=["prompt", 0])
+    graph["train"] = with_defaults(
+        server,
+        "TrainLoraNode",
+        model=["checkpoint", 0],
+        latents=["latent0", 0],
+        positive=["prompt", 0],
+        steps=1,
+        rank=2,
+        training_dtype="fp32",
+        lora_dtype="fp32",
+        gradient_checkpointing=False,
+    )
     add_merge(graph, CONTENT, "(connected LORA_MODEL)")
     lora_output = server.object_info("TrainLoraNode")["TrainLoraNode"]["output"].index("LORA_MODEL")
     graph["merge.style"]["inputs"]["lora"] = ["train", lora_output]
@@ -220,23 +231,22 @@ def test_core_train_lora_feeds_the_merge_and_is_fed_by_it(server: ComfyServer, c
     history = server.run(graph, 600)
     assert "bias and norm changes" in server.texts(history)["info"][0]
     ours = server.images(history)["save"][0]
-    graph["apply"] = node("LoraModelLoader", model=["checkpoint", 0], lora=["merge", 1], strength_model=1.0)
+    graph["apply"] = with_defaults(server, "LoraModelLoader", model=["checkpoint", 0], lora=["merge", 1])
     core = server.images(server.run(graph, 600))["save"][0]
     assert np.array_equal(ours, core)
     assert ours.std() > 5
 
 
-def train_lora_node(server: ComfyServer, **links: Any) -> dict[str, Any]:
-    """Core's Train LoRA with its own defaults, one step."""
-    required = server.object_info("TrainLoraNode")["TrainLoraNode"]["input"]["required"]
-    inputs: dict[str, Any] = {}
+def with_defaults(server: ComfyServer, class_type: str, **inputs: Any) -> dict[str, Any]:
+    """A core node with its own defaults for every widget that is not given; inputs it does not have are left out."""
+    required = server.object_info(class_type)[class_type]["input"]["required"]
+    defaults: dict[str, Any] = {}
     for name, (kind, *details) in required.items():
         if isinstance(kind, list):
-            inputs[name] = details[0].get("default", kind[0])
+            defaults[name] = details[0].get("default", kind[0])
         elif details and "default" in details[0]:
-            inputs[name] = details[0]["default"]
-    chosen = {"steps": 1, "rank": 2, "training_dtype": "fp32", "lora_dtype": "fp32", "gradient_checkpointing": False}
-    return node("TrainLoraNode", **inputs | {k: v for k, v in chosen.items() if k in required} | links)
+            defaults[name] = details[0]["default"]
+    return node(class_type, **defaults | {name: value for name, value in inputs.items() if name in required})
 
 
 def test_report_and_combination(server: ComfyServer, checkpoint: str) -> None:
