@@ -39,11 +39,6 @@ def layer_roles(layout: UNetLayout, prior: str = "resolution") -> dict[str, Role
     return {name: _custom_role(layer.block, closest_first, rules) for name, layer in layout.layers.items()}
 
 
-def block_roles(layout: UNetLayout, roles: Mapping[str, Role]) -> dict[Block, Role]:
-    """{block: role}, for display: all layers of a block share one role."""
-    return {layer.block: roles[name] for name, layer in layout.layers.items()}
-
-
 def _preset_role(block: Block, layout: UNetLayout, preset: str) -> Role:
     if block.part == "other" or preset == "none":
         return "neutral"

@@ -7,7 +7,6 @@ import pytest
 from benchmarks.ldm_unet import SDXL, SEGMIND_VEGA, SSD_1B, UNetConfig
 from duolora_core import layer_roles
 from duolora_core.errors import SettingsError
-from duolora_core.layer_priors import block_roles
 from worlds import TINY, layout
 
 MODELS = {"sdxl": SDXL, "ssd_1b": SSD_1B, "vega": SEGMIND_VEGA, "tiny": TINY}
@@ -27,9 +26,14 @@ TABLE = {  # attention block: its role in each preset
 }
 
 
-def roles_of_blocks(config: UNetConfig, prior: str) -> dict[str, str]:
+def roles_of_blocks(config: UNetConfig, prior: str, spelling: str = "diffusers") -> dict[str, str]:
+    """All layers of a block share one role."""
     table = layout(config)
-    return {block.diffusers: role for block, role in block_roles(table, layer_roles(table, prior)).items()}
+    roles: dict[str, str] = {}
+    for name, role in layer_roles(table, prior).items():
+        block = table.layers[name].block
+        assert roles.setdefault(getattr(block, spelling), role) == role
+    return roles
 
 
 @pytest.mark.parametrize("config", list(MODELS.values()), ids=list(MODELS))
@@ -92,7 +96,7 @@ def test_blocks_not_named_are_neutral() -> None:
 def test_a_number_is_a_whole_number() -> None:
     """output_blocks.1 has nothing to do with a block 10, nor up_blocks.1 with a block 10."""
     long = UNetConfig(down_depths=((0,) * 11, (1,)), up_depths=((0,) * 12, (1, 1)), multipliers=(1, 2), mid_depth=None)
-    roles = {b.ldm: r for b, r in block_roles(layout(long), layer_roles(layout(long), "input_blocks.1=style")).items()}
+    roles = roles_of_blocks(long, "input_blocks.1=style", "ldm")
     assert [block for block, role in roles.items() if role == "style"] == ["input_blocks.1.0"]
 
 

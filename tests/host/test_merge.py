@@ -193,6 +193,34 @@ def loss_of(server: ComfyServer, graph: Graph) -> str:
     return server.texts(server.run(graph, 300))["loss"][0]
 
 
+def test_upstream_model_sampling_stays_in_force(server: ComfyServer, checkpoint: str) -> None:
+    """A ModelSamplingDiscrete node before the merge decides what the losses are measured in."""
+    sampling = node("ModelSamplingDiscrete", model=["checkpoint", 0], sampling="v_prediction", zsnr=True)
+    graph = add_merge(models_only(checkpoint) | {"up": sampling}, CONTENT, STYLE, seed=43, model=["up", 0])
+    server.run(add_save(graph, ["merge", 0], "sampling/merged"), 300)
+    with safe_open(server.loras / saved_name(server, "sampling/merged"), framework="pt") as file:
+        assert file.metadata()["modelspec.prediction_type"] == "v"
+
+
+def test_equal_inputs_do_not_train_again(server: ComfyServer, checkpoint: str, layers: list[Layer]) -> None:
+    """A graph queued again comes from the cache; the same file name with another content trains again."""
+    make_lora(server.loras / "changing.safetensors", attention_linears(layers), rank=2, seed=1)
+    graph = add_merge(models_only(checkpoint), "changing.safetensors", STYLE, seed=44)
+    graph["loss"] = node("PreviewAny", source=["merge", 2])
+    first = server.run(graph, 300)
+    assert "merge" not in executed(server.run(graph, 300))
+    make_lora(server.loras / "changing.safetensors", attention_linears(layers), rank=2, seed=2)
+    second = server.run(graph, 300)
+    assert "merge" in executed(second)
+    assert server.texts(first)["loss"] != server.texts(second)["loss"]
+
+
+def executed(history: dict[str, Any]) -> set[str]:
+    """The nodes of a prompt that ran and did not come from the cache."""
+    messages = dict(history["status"]["messages"])
+    return set(history["prompt"][2]) - set(messages["execution_cached"]["nodes"])
+
+
 @pytest.mark.parametrize("kind", ["checkpoint_v", "checkpoint_v_ztsnr"])
 def test_v_prediction(server: ComfyServer, kind: str, request: pytest.FixtureRequest) -> None:
     """A v-prediction model, with and without zero terminal SNR, trains to finite losses, and the file says so."""
