@@ -13,12 +13,9 @@ from ..duolora_core import (
     Concept,
     LoraPair,
     MergeConfig,
-    Picture,
     StepReport,
-    UNetLayout,
     attach,
     initial_gates,
-    kohya_state_dict,
     layer_roles,
     make_merged,
     make_pair,
@@ -28,13 +25,12 @@ from ..duolora_core import (
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.gates import BlockGates
 from ..duolora_core.lora_save import VERSION
-from ..duolora_core.merged import FoldedLora
 from ..duolora_core.report import training_preview
 from .host.denoiser import prediction_of, require_sdxl, training_denoiser, unet_layout
-from .host.pictures import SelfMade, encode_pictures, sample_latents
 from .host.progress import Progress
-from .host.prompts import clip_with, condition, encode
+from .host.prompts import encode
 from .sockets import LoadedConcept, MergeOptions, MergeResult
+from .studio import Studio, clip_for
 
 
 def run_merge(
@@ -66,11 +62,10 @@ def run_merge(
         gates = initial_gates(
             pair, roles, config.initialisation, config.content_threshold, config.style_threshold, generator
         )
-    combined = encode(_clip_for(clip, placed), combined_prompt)
-    content_pictures, style_pictures = (
-        _pictures(model, clip, vae, loaded, concept, combined, resolution, config.seed, options)
-        for loaded, concept in zip((content, style), placed, strict=True)
-    )
+    studio = Studio(model, clip, vae, layout, encode(clip_for(clip, placed), combined_prompt), resolution, options)
+    content_pictures = studio.pictures(content, placed[0], config.seed)
+    # Another seed, else both LoRAs would start from the same noise and paint the same composition.
+    style_pictures = studio.pictures(style, placed[1], config.seed ^ 0x5EED)
 
     history = _History(config.steps)
     shape = content_pictures[0].latent.shape
@@ -121,51 +116,6 @@ class _History:
     def picture(self) -> Any:
         left = self.seconds / self.done * (self.steps - self.done)
         return training_preview(self.losses, self.blocks, self.done, self.steps, left)
-
-
-def _clip_for(clip: Any, concepts: Sequence[Concept]) -> Any:
-    """CLIP with the text encoder parts of all these concepts."""
-    for concept in concepts:
-        clip = clip_with(clip, concept.text, concept.file.name)
-    return clip
-
-
-def _pictures(
-    model: Any,
-    clip: Any,
-    vae: Any,
-    loaded: LoadedConcept,
-    concept: Concept,
-    combined: list[Any],
-    resolution: int,
-    seed: int,
-    options: MergeOptions,
-) -> list[Picture]:
-    """The training pictures of one concept, with its own prompt encoded by its own text encoder part."""
-    own_clip = _clip_for(clip, [concept])
-    own = encode(own_clip, loaded.prompt)
-    if loaded.pictures is not None:
-        latents = encode_pictures(model, vae, loaded.pictures, resolution)
-    else:
-        how = SelfMade(options.self_made_count, options.self_made_steps, options.self_made_cfg, options.negative_prompt)
-        state = kohya_state_dict(_alone(concept, unet_layout(model.model)), torch.float32)
-        negative = encode(own_clip, how.negative_prompt)
-        # Another seed for each side, else both LoRAs would start from the same noise and paint the same composition.
-        side_seed = (seed + (0 if loaded.role == "content" else 1_000_003)) % 2**63
-        latents = sample_latents(model, state, own, negative, resolution, how, side_seed)
-    by_shape: dict[tuple[int, ...], tuple[Any, Any]] = {}
-    for latent in latents:
-        if tuple(latent.shape) not in by_shape:
-            conditions = condition(model, own, latent), condition(model, combined, latent)
-            by_shape[tuple(latent.shape)] = conditions
-    return [Picture(latent, *by_shape[tuple(latent.shape)]) for latent in latents]
-
-
-def _alone(concept: Concept, layout: UNetLayout) -> FoldedLora:
-    """One concept as an ordinary LoRA for the UNet."""
-    names = {*concept.layers, *(name for name, _ in concept.offsets)}
-    shapes = {name: layout.layers[name].shape for name in names}
-    return FoldedLora(concept.layers, {}, concept.offsets, shapes, 0.0)
 
 
 def _recipe(

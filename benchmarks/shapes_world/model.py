@@ -95,9 +95,7 @@ def noise_levels() -> Tensor:
 
 
 class ShapesModel(nn.Module):
-    """UNet and text encoder; called as the engine's Denoiser, with a Prompt as condition."""
-
-    prediction: Prediction = "eps"
+    """UNet and text encoder, predicting eps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,6 +123,22 @@ class ShapesModel(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor, conditions: Sequence[Prompt]) -> Tensor:
         """The estimate of x0."""
         return x - sigma.view(-1, 1, 1, 1) * self.eps(x, sigma, conditions)
+
+
+class ShapesDenoiser:
+    """The model as the engine's Denoiser, with a Prompt as condition."""
+
+    prediction: Prediction = "eps"
+
+    def __init__(self, model: ShapesModel):
+        self._model = model
+        self.layout = model.layout
+        self.modules = model.live_modules
+        self.sigmas = model.sigmas
+
+    def __call__(self, x: Tensor, sigma: Tensor, conditions: Sequence[Prompt]) -> Tensor:
+        """(batch, 12, 16, 16) estimates of x0."""
+        return self._model(x, sigma, conditions)
 
 
 def save_model(model: ShapesModel, path: Path) -> None:
