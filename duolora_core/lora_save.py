@@ -40,21 +40,25 @@ class FileInfo:
 
 
 def kohya_state_dict(lora: FoldedLora, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
-    """{`lora_unet_….lora_down.weight`: tensor} with alpha = rank, as ComfyUI, A1111, Forge and diffusers read it.
+    """{`lora_unet_….lora_down.weight`: tensor}, as ComfyUI, A1111, Forge and diffusers read it.
+
+    All layers carry one alpha, the largest rank, and a layer of smaller rank has its scale rank / alpha multiplied into
+    `down`: diffusers drops alphas that differ by layer.
 
     Raises:
         LoraFileError: a value is too large for `dtype`.
     """
     tensors: dict[str, Tensor] = {}
+    alpha = _largest_rank(lora)
     for name, low_rank in lora.layers.items():
         shape = lora.shapes[name]
         key = "lora_unet_" + name.replace(".", "_")
         spatial = shape[2:]
         up = low_rank.up.reshape(*low_rank.up.shape, *[1] * len(spatial))
         down = low_rank.down.reshape(low_rank.rank, shape[1], *spatial)
-        _put(tensors, key, up, down, low_rank.rank, dtype)
+        _put(tensors, key, up, down, alpha, dtype)
     for key, low_rank in lora.text.items():
-        _put(tensors, key, low_rank.up, low_rank.down, low_rank.rank, dtype)
+        _put(tensors, key, low_rank.up, low_rank.down, alpha, dtype)
     for (name, what), offset in lora.offsets.items():
         key = f"lora_unet_{name.replace('.', '_')}.{'diff' if what == 'weight' else 'diff_b'}"
         tensors[key] = _cast(key, offset, dtype)
@@ -68,7 +72,7 @@ def metadata(lora: FoldedLora, info: FileInfo, recipe: Mapping[str, Any]) -> dic
     values = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": dim,
-        "ss_network_alpha": dim,
+        "ss_network_alpha": str(_largest_rank(lora)),
         "ss_base_model_version": "sdxl_base_v1-0",
         "ss_v2": "False",
         "ss_output_name": info.title,
@@ -133,10 +137,14 @@ def _publish(temporary: Path, path: Path) -> None:
             raise
 
 
-def _put(tensors: dict[str, Tensor], key: str, up: Tensor, down: Tensor, rank: int, dtype: torch.dtype) -> None:
+def _largest_rank(lora: FoldedLora) -> int:
+    return max((low_rank.rank for low_rank in (*lora.layers.values(), *lora.text.values())), default=0)
+
+
+def _put(tensors: dict[str, Tensor], key: str, up: Tensor, down: Tensor, alpha: int, dtype: torch.dtype) -> None:
     tensors[f"{key}.lora_up.weight"] = _cast(key, up, dtype)
-    tensors[f"{key}.lora_down.weight"] = _cast(key, down, dtype)
-    tensors[f"{key}.alpha"] = torch.tensor(float(rank))  # float32: bf16 rounds ranks above 256
+    tensors[f"{key}.lora_down.weight"] = _cast(key, down * (down.shape[0] / alpha), dtype)
+    tensors[f"{key}.alpha"] = torch.tensor(float(alpha))  # float32: bf16 rounds ranks above 256
 
 
 def _cast(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -34,7 +34,7 @@ class FoldedLora:
         text: {kohya name of a text-encoder layer: LowRank}
         offsets: {(canonical layer, "weight" | "bias"): (channels,)}
         shapes: {canonical UNet layer: shape of the weight it changes}
-        error: relative Frobenius error of dropping components, over all UNet layers together
+        error: relative Frobenius error of dropping components and of recompression, over all layers together
     """
 
     layers: Mapping[str, LowRank]
@@ -104,9 +104,14 @@ class MergedLora:
             total += whole.norm() ** 2
             if kept.rank:
                 layers[name] = kept
+        text = _sum_text([(self.content_text, content_strength), (self.style_text, style_strength)])
+        for name, whole in text.items() if max_rank is not None else ():
+            text[name], _ = whole.truncated(max_rank)
+            lost += concat([whole, text[name].scaled(-1)]).norm() ** 2
+            total += whole.norm() ** 2
         return FoldedLora(
             layers=layers,
-            text=_sum_text([(self.content_text, content_strength), (self.style_text, style_strength)]),
+            text=text,
             offsets=_sum_offsets([(self.content_offsets, content_strength), (self.style_offsets, style_strength)]),
             shapes=self.shapes,
             error=(lost / total) ** 0.5 if total > 0 else 0.0,

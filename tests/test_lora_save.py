@@ -73,7 +73,7 @@ def test_a_saved_merge_reads_back_to_the_same_deltas(dtype: torch.dtype, max_ran
 
 
 def test_the_file_is_kohyas() -> None:
-    """Names, shapes and scale that ComfyUI, A1111, Forge and diffusers expect: 4-D kernels, up 1x1, alpha = rank."""
+    """Names, shapes and scale that ComfyUI, A1111, Forge and diffusers expect: 4-D kernels, up 1x1, one alpha."""
     lora = folded()
     tensors = kohya_state_dict(lora, torch.float16)
     layers = {"lora_unet_" + name.replace(".", "_"): (lora.shapes[name], r.rank) for name, r in lora.layers.items()}
@@ -87,7 +87,7 @@ def test_the_file_is_kohyas() -> None:
         ones = (1,) * (len(shape) - 2)
         assert tuple(tensors[f"{key}.lora_up.weight"].shape) == (shape[0], rank, *ones)
         assert tuple(tensors[f"{key}.lora_down.weight"].shape) == (rank, *shape[1:])
-        assert float(tensors[f"{key}.alpha"]) == rank
+        assert float(tensors[f"{key}.alpha"]) == max(rank for _, rank in layers.values())
     assert all(tensor.is_contiguous() for tensor in tensors.values())
     assert {t.dtype for key, t in tensors.items() if not key.endswith("alpha")} == {torch.float16}
 
@@ -109,6 +109,10 @@ def test_values_too_large_for_fp16_are_refused(value: float) -> None:
         kohya_state_dict(lora, torch.float16)
     if value == 70_000.0:
         assert bool(kohya_state_dict(lora, torch.bfloat16)["lora_unet_time_embed_0.lora_down.weight"].isfinite().all())
+
+
+def largest_rank(lora: FoldedLora) -> int:
+    return max(low_rank.rank for low_rank in (*lora.layers.values(), *lora.text.values()))
 
 
 RECIPE = {"content": "Hündchen.safetensors", "config": {"steps": 100, "seed": 3}, "strengths": [0.9, 1.1], "none": None}
@@ -135,7 +139,8 @@ def test_metadata_survives_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("max_rank", "dim"), [(None, "Dynamic"), (1, "1")])
 def test_network_dim_is_the_rank_if_there_is_one(max_rank: int | None, dim: str) -> None:
     values = metadata(folded(max_rank), FileInfo("x"), {})
-    assert (values["ss_network_dim"], values["ss_network_alpha"]) == (dim, dim)
+    assert values["ss_network_dim"] == dim
+    assert values["ss_network_alpha"] == str(largest_rank(folded(max_rank)))
     assert values["modelspec.prediction_type"] == "epsilon"
     assert "modelspec.date" not in values and "modelspec.trigger_phrase" not in values
 
