@@ -89,13 +89,16 @@ class _LoadConcept(io.ComfyNode):
         return io.NodeOutput(LoadedConcept(cls.role, file, prompt, strength, pictures), _describe(file, prompt, words))
 
     @classmethod
-    def fingerprint_inputs(cls, lora_name: str, **_: Any) -> str:
-        """The file's content: an overwritten file of the same name runs again, an untouched one does not."""
-        return "" if lora_name == FROM_SOCKET else files.content_hash(files.lora_path(lora_name))
+    def fingerprint_inputs(cls, lora_name: str | None = None, **_: Any) -> str:
+        """The file's content: an overwritten file of the same name runs again, an untouched one does not.
+
+        The host leaves out a name that comes through a link.
+        """
+        return "" if lora_name in (None, FROM_SOCKET) else files.content_hash(files.lora_path(lora_name))
 
     @classmethod
-    def validate_inputs(cls, lora_name: str) -> bool | str:
-        known = lora_name == FROM_SOCKET or lora_name in files.lora_names()
+    def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
+        known = lora_name in (None, FROM_SOCKET) or lora_name in files.lora_names()
         return known or f"{lora_name} is not in the loras folders. Refresh the list (press R) and choose it again."
 
 
