@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -68,17 +68,22 @@ class GatedLora:
 
     def change(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         """What the gated LoRAs of one layer add to its output for the input x, (batch, …)."""
-        if not self._layer_gates:
-            raise RuntimeError("a model with attached gates was run outside of GatedLora.rows")
+        gate = self._gate(name, x)  # (batch, R)
         up, down = self._stack(name, module, x)
-        gate = self._layer_gates[name].to(x)  # (batch, R); outside training the gates are on the CPU
-        if gate.shape[0] != x.shape[0]:
-            raise RuntimeError(f"{name} got a batch of {x.shape[0]} samples, but {gate.shape[0]} gate rows are set")
         if isinstance(module, nn.Conv2d):
             hidden = F.conv2d(x, down, None, module.stride, module.padding, module.dilation)  # (batch, R, h, w)
             return F.conv2d(hidden * gate[:, :, None, None], up)  # (batch, out, h, w)
         hidden = F.linear(x, down)  # (batch, …, R)
         return F.linear(hidden * gate.view(gate.shape[0], *[1] * (x.ndim - 2), -1), up)  # (batch, …, out)
+
+    def _gate(self, name: str, x: Tensor) -> Tensor:
+        """The layer's gates for each sample of x, (batch, gates of the layer)."""
+        if not self._layer_gates:
+            raise RuntimeError("a model with attached gates was run outside of GatedLora.rows")
+        gate = self._layer_gates[name].to(x)  # outside training the gates are on the CPU
+        if gate.shape[0] != x.shape[0]:
+            raise RuntimeError(f"{name} got a batch of {x.shape[0]} samples, but {gate.shape[0]} gate rows are set")
+        return gate
 
     def offset(self, name: str, what: Literal["weight", "bias"], like: Tensor) -> Tensor | None:
         """The 1-D offset of each sample's network, (batch, channels), or None if neither LoRA has one here."""
@@ -117,7 +122,17 @@ def attach(modules: Mapping[str, nn.Module], pair: LoraPair, gates: Gates) -> Ge
     Raises:
         ModelMismatchError: a layer of the pair is not in `modules`, or is neither linear nor an ungrouped convolution.
     """
-    gated = GatedLora(pair, gates)
+    with hooked(modules, GatedLora(pair, gates)) as gated:
+        yield gated
+
+
+Attached = TypeVar("Attached", bound=GatedLora)
+
+
+@contextmanager
+def hooked(modules: Mapping[str, nn.Module], gated: Attached) -> Generator[Attached, None, None]:
+    """`attach` for a GatedLora that is made already; raises the same."""
+    pair = gated.pair
     offset_names = {name for side in (pair.content_concept, pair.style_concept) for name, _ in side.offsets}
     for name in pair.names:
         module = modules.get(name)
@@ -151,14 +166,14 @@ def _offsetting(gated: GatedLora, name: str) -> Any:
     def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         weight = gated.offset(name, "weight", output)
         if weight is not None:
-            output = output + _along_channels(weight, output, module) * _normalised(module, args[0], name)
+            output = output + along_channels(weight, output, module) * _normalised(module, args[0], name)
         bias = gated.offset(name, "bias", output)
-        return output if bias is None else output + _along_channels(bias, output, module)
+        return output if bias is None else output + along_channels(bias, output, module)
 
     return hook
 
 
-def _along_channels(values: Tensor, output: Tensor, module: nn.Module) -> Tensor:
+def along_channels(values: Tensor, output: Tensor, module: nn.Module) -> Tensor:
     """(batch, channels) made broadcastable over an output whose channels are first (images) or last (tokens)."""
     if isinstance(module, nn.Conv2d | nn.GroupNorm):
         return values.view(*values.shape, *[1] * (output.ndim - 2))

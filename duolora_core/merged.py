@@ -105,10 +105,11 @@ class MergedLora:
             if kept.rank:
                 layers[name] = kept
         text = _sum_text([(self.content_text, content_strength), (self.style_text, style_strength)])
-        for name, whole in text.items() if max_rank is not None else ():
-            text[name], _ = whole.truncated(max_rank)
-            lost += concat([whole, text[name].scaled(-1)]).norm() ** 2
-            total += whole.norm() ** 2
+        if max_rank is not None:
+            for name, whole in list(text.items()):
+                text[name], _ = whole.truncated(max_rank)
+                lost += concat([whole, text[name].scaled(-1)]).norm() ** 2
+                total += whole.norm() ** 2
         return FoldedLora(
             layers=layers,
             text=text,

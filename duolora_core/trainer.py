@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,9 @@ from torch import Tensor
 from .config import MergeConfig
 from .denoiser import Denoiser, network_output, noised
 from .errors import SettingsError, TrainingError
-from .gated_lora import GatedLora, Row
-from .gates import BlockGates, block_statistics
+from .evaluation import Sample, Target, backward, evaluate
+from .gated_lora import GatedLora
+from .gates import BlockGates, Gates, block_statistics
 from .layer_priors import Role
 from .losses import cycle_latent, layer_prior_loss
 
@@ -53,21 +54,12 @@ class StepReport:
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """One row of a batched evaluation."""
-
-    row: Row
-    x: Tensor  # (channels, h, w)
-    condition: Any
-
-
-@dataclass(frozen=True)
-class _Target:
-    """A network output that a student sample should match."""
+class Penalty:
+    """A loss term that needs no network: its name in the reports, its weight, and the function, () in the gates."""
 
     term: str
     weight: float
-    output: Tensor  # (channels, h, w)
+    loss: Callable[[Gates], Tensor]
 
 
 def train(
@@ -87,6 +79,28 @@ def train(
         SettingsError: a side has no picture.
         TrainingError: a loss or gradient is not finite; `gated.gates` is set back to the best gates so far.
     """
+
+    def prior(gates: Gates) -> Tensor:
+        return layer_prior_loss(gates, roles, config.prior_form, config.sparsity, config.rank_weight)
+
+    return descend(
+        denoiser, gated, content, style, roles, config, Penalty("layer_prior", config.layer_prior_weight, prior)
+    )
+
+
+def descend(
+    denoiser: Denoiser,
+    gated: GatedLora,
+    content: Sequence[Picture],
+    style: Sequence[Picture],
+    roles: Mapping[str, Role],
+    config: MergeConfig,
+    penalty: Penalty,
+) -> Iterator[StepReport]:
+    """The loop itself: the losses of the network's outputs, and any term that depends on the gates alone.
+
+    The roles are for the reports only; raises as `train`.
+    """
     if not content or not style:
         raise SettingsError("Training needs at least one content and one style picture.")
     gates, device = gated.gates, denoiser.sigmas.device
@@ -103,13 +117,13 @@ def train(
             sigma = denoiser.sigmas[timestep.to(device)].to(torch.float32)  # ()
 
             students, scale = _lessons(denoiser, gated, c, s, sigma, config, generator)
-            losses = _backward(denoiser, gated, students, sigma, config, scale)
+            losses = backward(denoiser, gated, students, sigma, config, scale)
             values.grad = None if values.grad is None else values.grad / scale
-            prior = layer_prior_loss(gates, roles, config.prior_form, config.sparsity, config.rank_weight)
-            (config.layer_prior_weight * prior).backward()
+            alone = penalty.loss(gates)
+            (penalty.weight * alone).backward()
             norm = float(torch.nn.utils.clip_grad_norm_([values], config.clip))
-            losses["layer_prior"] = float(prior.detach())
-            losses["total"] = losses["total"] + config.layer_prior_weight * losses["layer_prior"]
+            losses[penalty.term] = float(alone.detach())
+            losses["total"] = losses["total"] + penalty.weight * losses[penalty.term]
 
             if not (math.isfinite(losses["total"]) and math.isfinite(norm)):
                 with torch.no_grad():
@@ -145,7 +159,7 @@ def _lessons(
     sigma: Tensor,
     config: MergeConfig,
     generator: torch.Generator,
-) -> tuple[list[tuple[_Sample, list[_Target]]], float]:
+) -> tuple[list[tuple[Sample, list[Target]]], float]:
     """What the merge has to learn in this step: [(sample for the merge, its targets)], and the gradient's scale."""
     device = denoiser.sigmas.device
     noise_c = torch.randn(c.latent.shape, generator=generator)
@@ -157,85 +171,31 @@ def _lessons(
         return network_output(x, denoised, sigma, denoiser.prediction)
 
     with_cycle = config.cycle_weight != 0
-    first_hop = [_Sample("content", x_c, c.own), _Sample("style", x_s, s.own)]
+    first_hop = [Sample("content", x_c, c.own), Sample("style", x_s, s.own)]
     if with_cycle:
-        first_hop += [_Sample("style", x_c, c.combined), _Sample("content", x_s, s.combined)]
+        first_hop += [Sample("style", x_c, c.combined), Sample("content", x_s, s.combined)]
     with torch.no_grad():
-        cc, ss, *infused = _evaluate(denoiser, gated, first_hop, sigma, config.micro_batch)
-    reconstruct_c = _Target("reconstruction_content", config.reconstruction_weight, output(x_c, cc))
-    reconstruct_s = _Target("reconstruction_style", config.reconstruction_weight, output(x_s, ss))
+        cc, ss, *infused = evaluate(denoiser, gated, first_hop, sigma, config.micro_batch)
+    reconstruct_c = Target("reconstruction_content", config.reconstruction_weight, output(x_c, cc))
+    reconstruct_s = Target("reconstruction_style", config.reconstruction_weight, output(x_s, ss))
     lesson_c, lesson_s = [reconstruct_c], [reconstruct_s]
-    lessons = [(_Sample("merge", x_c, c.own), lesson_c), (_Sample("merge", x_s, s.own), lesson_s)]
+    lessons = [(Sample("merge", x_c, c.own), lesson_c), (Sample("merge", x_s, s.own), lesson_s)]
 
     if with_cycle:
         hop_c, hop_s = cycle_latent(infused[0], noise_c, sigma), cycle_latent(infused[1], noise_s, sigma)
         if config.cycle_route == "authors":
-            second_hop = [_Sample("style", hop_c, c.own), _Sample("content", hop_s, s.own)]
+            second_hop = [Sample("style", hop_c, c.own), Sample("content", hop_s, s.own)]
             with torch.no_grad():
-                csc, scs = _evaluate(denoiser, gated, second_hop, sigma, config.micro_batch)
-            lesson_c.append(_Target("cycle_style", config.cycle_weight, output(hop_c, csc)))
-            lesson_s.append(_Target("cycle_content", config.cycle_weight, output(hop_s, scs)))
+                csc, scs = evaluate(denoiser, gated, second_hop, sigma, config.micro_batch)
+            lesson_c.append(Target("cycle_style", config.cycle_weight, output(hop_c, csc)))
+            lesson_s.append(Target("cycle_content", config.cycle_weight, output(hop_s, scs)))
         else:
-            back_c = _Target("cycle_style", config.cycle_weight, reconstruct_c.output)
-            back_s = _Target("cycle_content", config.cycle_weight, reconstruct_s.output)
-            lessons += [(_Sample("merge", hop_c, c.own), [back_c]), (_Sample("merge", hop_s, s.own), [back_s])]
+            back_c = Target("cycle_style", config.cycle_weight, reconstruct_c.output)
+            back_s = Target("cycle_content", config.cycle_weight, reconstruct_s.output)
+            lessons += [(Sample("merge", hop_c, c.own), [back_c]), (Sample("merge", hop_s, s.own), [back_s])]
     # A mean over the latent makes gradients of about 1e-7 at SDXL's size, below half precision. A power of two near
     # the number of elements brings them to the activations' own magnitude and divides out without rounding.
     return lessons, 2.0 ** round(math.log2(c.latent.numel()))
-
-
-def _evaluate(
-    denoiser: Denoiser, gated: GatedLora, samples: Sequence[_Sample], sigma: Tensor, micro_batch: int
-) -> list[Tensor]:
-    """The x0 estimates of the samples, in order; samples of one shape share a forward of up to `micro_batch`."""
-    results: dict[int, Tensor] = {}
-    for indices in _chunks(samples, micro_batch):
-        chunk = [samples[i] for i in indices]
-        with gated.rows([sample.row for sample in chunk]):
-            denoised = _forward(denoiser, chunk, sigma)
-        results |= dict(zip(indices, denoised, strict=True))
-    return [results[i] for i in range(len(samples))]
-
-
-def _backward(
-    denoiser: Denoiser,
-    gated: GatedLora,
-    lessons: Sequence[tuple[_Sample, list[_Target]]],
-    sigma: Tensor,
-    config: MergeConfig,
-    scale: float,
-) -> dict[str, float]:
-    """Adds the gradient of every lesson, times `scale`, to the gates; returns each term, and their weighted sum."""
-    losses: dict[str, float] = {"total": 0.0}
-    samples = [sample for sample, _ in lessons]
-    for indices in _chunks(samples, config.micro_batch):
-        chunk = [samples[i] for i in indices]
-        with gated.rows([sample.row for sample in chunk]):
-            denoised = _forward(denoiser, chunk, sigma)
-            loss = denoised.new_zeros(())
-            for i, sample, x0 in zip(indices, chunk, denoised, strict=True):
-                student = network_output(sample.x, x0, sigma, denoiser.prediction)
-                for target in lessons[i][1]:
-                    term = torch.nn.functional.mse_loss(student, target.output)
-                    losses[target.term] = float(term.detach())
-                    loss = loss + target.weight * term
-            (loss * scale).backward()  # inside `rows`: a checkpointed model runs forward again here
-        losses["total"] += float(loss.detach())
-    return losses
-
-
-def _forward(denoiser: Denoiser, chunk: Sequence[_Sample], sigma: Tensor) -> Tensor:
-    x = torch.stack([sample.x for sample in chunk])  # (batch, channels, h, w)
-    return denoiser(x, sigma.expand(len(chunk)), [sample.condition for sample in chunk]).to(torch.float32)
-
-
-def _chunks(samples: Sequence[_Sample], micro_batch: int) -> Iterator[list[int]]:
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for i, sample in enumerate(samples):
-        by_shape.setdefault(tuple(sample.x.shape), []).append(i)
-    for indices in by_shape.values():
-        for start in range(0, len(indices), micro_batch):
-            yield indices[start : start + micro_batch]
 
 
 def _not_finite(step: int, losses: Mapping[str, float], norm: float, sigma: float) -> str:
