@@ -13,6 +13,13 @@ The story, in the order of the calls:
     tensors = kohya_state_dict(merged.fold(0.9, 1.1))   # an ordinary LoRA
 
 Pure PyTorch: it knows no host. What it needs of a diffusion model is the `Denoiser` protocol.
+
+The files in reading order:
+
+- what a LoRA is: `low_rank`, `unet_layout`, `lora_keys`, `architecture`, `lora_file`, `concept`, `pair`
+- what trains: `layer_priors`, `gates`, `gated_lora`, `denoiser`, `losses`, `config`, `evaluation`, `trainer`
+- what comes out: `merged`, `lora_save`, `masks_file`, and `report` (pictures; not imported here)
+- what others do: `baselines`, `core_space`, `zip_lora`
 """
 
 from .concept import Concept, place
