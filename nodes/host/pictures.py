@@ -65,8 +65,10 @@ def sample_latents(
     channels = patcher.get_model_object("latent_format").latent_channels
     side = max(1, resolution // GRID) * GRID // 8
     latents: list[Tensor] = []
+    bar: Any = comfy.utils.ProgressBar(how.count * how.steps)
     for i in range(how.count):
-        noise = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(seed + i))
+        own_seed = (seed + i) % 2**64
+        noise = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(own_seed))
         latent = comfy.sample.sample(
             with_lora,
             noise,
@@ -77,8 +79,9 @@ def sample_latents(
             positive,
             negative,
             torch.zeros_like(noise),
-            seed=seed + i,
+            seed=own_seed,
             disable_pbar=True,
+            callback=lambda *_: bar.update(1),
         )
         latents.append(_as_seen(patcher, latent)[0])
     return latents
