@@ -87,7 +87,7 @@ def train_concept(model: ShapesModel, kind: Kind, label: int, config: ConceptCon
             prompts += [Prompt(int(c), int(s)) for c, s in zip(contents, styles, strict=True)]
             sigma = model.sigmas[torch.randint(len(model.sigmas), (len(prompts),), generator=generator)]
             noise = torch.randn(latents.shape, generator=generator)
-            loss = F.mse_loss(model.eps(latents + sigma.view(-1, 1, 1, 1) * noise, sigma, prompts), noise)
+            loss = model.loss(latents, sigma, noise, prompts)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

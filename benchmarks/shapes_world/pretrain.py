@@ -13,9 +13,9 @@ import copy
 import math
 import sys
 import time
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from .model import WEIGHTS, Prompt, ShapesModel, encode_picture, save_model
 from .names import CONTENTS, STYLES, labels
@@ -31,6 +31,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--state", type=Path, default=Path(".cache/shapes_world.pt"), help="training state for --resume"
+    )
     parser.add_argument("--resume", action="store_true")
     wanted = parser.parse_args()
 
@@ -39,10 +42,10 @@ def main() -> None:
     model = ShapesModel()
     average = copy.deepcopy(model).requires_grad_(False)
     optimiser = torch.optim.AdamW(model.parameters(), lr=wanted.learning_rate, weight_decay=0.0, betas=(0.9, 0.99))
-    state_path = WEIGHTS / "base.training.pt"
+    wanted.state.parent.mkdir(parents=True, exist_ok=True)
     first = 0
     if wanted.resume:
-        state = torch.load(state_path, weights_only=True)
+        state = torch.load(wanted.state, weights_only=True)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
@@ -72,7 +75,7 @@ def main() -> None:
         if step % 1000 == 0 or step == wanted.steps:
             save_model(average, WEIGHTS / "base.safetensors")
             state = {"model": model.state_dict(), "average": average.state_dict(), "step": step}
-            torch.save(state | {"optimiser": optimiser.state_dict(), "generator": generator.get_state()}, state_path)
+            torch.save(state | {"optimiser": optimiser.state_dict(), "generator": generator.get_state()}, wanted.state)
 
 
 def _loss(
@@ -88,8 +91,7 @@ def _loss(
     ]
     sigma = model.sigmas[torch.randint(len(model.sigmas), (batch,), generator=generator)]
     noise = torch.randn(latents.shape, generator=generator)
-    x = latents + sigma.view(-1, 1, 1, 1) * noise
-    return F.mse_loss(model.eps(x, sigma, prompts), noise)
+    return model.loss(latents, sigma, noise, prompts)
 
 
 def _say(line: str) -> None:
