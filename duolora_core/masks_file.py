@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from .errors import LoraFileError
 from .gates import Gates, open_gates
 from .lora_save import VERSION, write_safetensors
-from .pair import LoraPair
+from .pair import Basis, LoraPair
 
 _ROLES = ("content", "style")
 
@@ -30,48 +31,87 @@ def save_masks(path: Path, gates: Gates, pair: LoraPair, recipe: Mapping[str, An
     return write_safetensors(path, tensors, _masks_metadata(pair, recipe))
 
 
-def load_masks(path: Path, pair: LoraPair) -> Gates:
-    """The gates of a masks file for a pair made from the same two LoRAs in the same basis.
+@dataclass(frozen=True)
+class Source:
+    """A LoRA that masks were trained on."""
+
+    name: str
+    sha256: str
+    strength: float
+
+
+@dataclass(frozen=True)
+class Masks:
+    """A masks file as read.
+
+    Attributes:
+        values: {canonical layer: (content rank + style rank,)}
+        content, style: the LoRAs that the masks belong to
+        recipe: of the merge, as plain JSON data
+    """
+
+    name: str
+    values: Mapping[str, Tensor]
+    content: Source
+    style: Source
+    basis: Basis
+    recipe: Mapping[str, Any]
+
+
+def read_masks(path: Path) -> Masks:
+    """Reads a masks file.
 
     Raises:
-        LoraFileError: not a masks file, or made from other LoRAs, another basis or other ranks.
+        LoraFileError: the file is damaged or no masks file.
     """
     try:
         with safe_open(path, framework="pt") as file:
             held: dict[str, str] = file.metadata() or {}
-            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            values: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise LoraFileError(f"{path.name} is not a readable masks file ({error}).") from error
     try:
         made_of = json.loads(held["duolora_masks"])
-        sources = {role: (str(made_of[role]["sha256"]), float(made_of[role]["strength"])) for role in _ROLES}
-        basis = str(made_of["basis"])
+        content, style = (
+            Source(str(made_of[role]["name"]), str(made_of[role]["sha256"]), float(made_of[role]["strength"]))
+            for role in _ROLES
+        )
+        basis: Basis = "svd" if made_of["basis"] == "svd" else "factors"
+        recipe = json.loads(held["duolora_recipe"])
     except (KeyError, TypeError, ValueError) as error:
         raise LoraFileError(
             f"{path.name} is not a DuoLoRA masks file. Choose one that was saved with 'masks only'."
         ) from error
-    for role, concept in zip(_ROLES, (pair.content_concept, pair.style_concept), strict=True):
-        sha256, strength = sources[role]
-        if (sha256, strength) != (concept.file.sha256, concept.strength):
+    return Masks(path.name, values, content, style, basis, recipe)
+
+
+def gates_of(masks: Masks, pair: LoraPair) -> Gates:
+    """The masks as gates of a pair made from the same two LoRAs in the same basis.
+
+    Raises:
+        LoraFileError: the pair is of other LoRAs, another basis, other layers or other ranks.
+    """
+    for source, concept in ((masks.content, pair.content_concept), (masks.style, pair.style_concept)):
+        if (source.sha256, source.strength) != (concept.file.sha256, concept.strength):
+            role = "content" if source is masks.content else "style"
             raise LoraFileError(
-                f"{path.name} was made from the {role} LoRA {made_of[role].get('name')} (sha256 {sha256[:12]}…, "
-                f"strength "
-                f"{strength}), but {concept.file.name} (sha256 {concept.file.sha256[:12]}…, strength "
-                f"{concept.strength}) "
-                "is loaded. Load that one."
+                f"{masks.name} was made from the {role} LoRA {source.name} (sha256 {source.sha256[:12]}…, strength "
+                f"{source.strength}), but {concept.file.name} (sha256 {concept.file.sha256[:12]}…, strength "
+                f"{concept.strength}) is loaded. Load that one, at that strength."
             )
-    if basis != pair.basis:
-        raise LoraFileError(f"{path.name} holds masks for basis '{basis}', but '{pair.basis}' is set.")
+    if masks.basis != pair.basis:
+        raise LoraFileError(f"{masks.name} holds masks for basis '{masks.basis}', but '{pair.basis}' is set.")
     gates = open_gates(pair)
-    if set(tensors) != set(gates.slots):
-        missing = sorted(set(tensors) ^ set(gates.slots))[0]
-        raise LoraFileError(f"{path.name} does not cover the same layers as this pair (first difference: {missing}).")
+    if set(masks.values) != set(gates.slots):
+        missing = sorted(set(masks.values) ^ set(gates.slots))[0]
+        raise LoraFileError(f"{masks.name} does not cover the same layers as this pair (first difference: {missing}).")
     for name, slot in gates.slots.items():
-        if tensors[name].shape != (slot.stop - slot.start,):
+        values = masks.values[name]
+        if values.shape != (slot.stop - slot.start,):
             raise LoraFileError(
-                f"{path.name}: layer {name} has {tensors[name].numel()} gates, the pair has {slot.stop - slot.start}."
+                f"{masks.name}: layer {name} has {values.numel()} gates, the pair has {slot.stop - slot.start}."
             )
-        gates.values[slot.whole] = tensors[name].to(torch.float32)
+        gates.values[slot.whole] = values.to(torch.float32)
     return gates
 
 

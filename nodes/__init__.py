@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .apply import ApplyMergedLora, MultiConceptCombine
 from .loaders import LoadContentLora, LoadStyleLora
+from .masks import LoadMasks
 from .merge import ZipRankMerge
 from .options import MergeOptionsNode
 from .report import MergeReport
@@ -19,6 +20,7 @@ NODES: list[type[io.ComfyNode]] = [
     ApplyMergedLora,
     MultiConceptCombine,
     SaveMergedLora,
+    LoadMasks,
     MergeReport,
 ]
 

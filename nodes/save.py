@@ -12,7 +12,7 @@ from ..duolora_core.errors import SettingsError
 from ..duolora_core.lora_save import FileInfo, kohya_state_dict, metadata, write_safetensors
 from ..duolora_core.masks_file import save_masks
 from .apply import strength_inputs
-from .host.files import save_numbered
+from .host.files import MASKS_SUFFIX, save_numbered
 from .schema import schema
 from .sockets import CATEGORY, MergedSocket, MergeResult
 
@@ -58,7 +58,8 @@ class SaveMergedLora(io.ComfyNode):
                     "what",
                     options=[LORA, MASKS],
                     default=LORA,
-                    tooltip="masks only: a file of about 0.4 MB that makes the merge again from the two source LoRAs.",
+                    tooltip="masks only: a file of about 0.4 MB from which Load Masks makes the merge again "
+                    "with both source LoRAs.",
                 ),
             ],
             outputs=[io.String.Output("lora_name", tooltip="The new file's name in the LoRA list.")],
@@ -100,7 +101,7 @@ def _save_masks(result: MergeResult, prefix: str) -> str:
     if result.pair is None or result.gates is None:
         raise SettingsError("A combination has no masks of its own. Save the masks of each merge, or save a LoRA.")
     pair, gates, recipe = result.pair, result.gates, result.merged.recipe
-    return save_numbered(prefix, ".masks.safetensors", lambda path: save_masks(path, gates, pair, recipe))
+    return save_numbered(prefix, MASKS_SUFFIX, lambda path: save_masks(path, gates, pair, recipe))
 
 
 def _info(result: MergeResult, title: str) -> FileInfo:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.ldm_unet import SDXL
 from duolora_core import LoraPair, LowRank, make_merged, make_pair, open_gates, place, read_lora
 from duolora_core.errors import FileTakenError, LoraFileError
-from duolora_core.masks_file import load_masks, save_masks
+from duolora_core.masks_file import gates_of, read_masks, save_masks
 from duolora_core.pair import Basis
 from worlds import (
     ATTENTION,
@@ -59,7 +59,7 @@ def test_masks_make_the_same_merge_again(sources: tuple[Path, Path], basis: Basi
     gates = random_gates(pair)
     path = save_masks(tmp_path / "masks.safetensors", gates, pair, {})
     again = pair_of(*sources, basis=basis)
-    loaded = load_masks(path, again)
+    loaded = gates_of(read_masks(path), again)
     assert torch.equal(loaded.values, gates.values)
     one, two = make_merged(pair, gates).fold(0.9, 1.1), make_merged(again, loaded).fold(0.9, 1.1)
     assert one.layers.keys() == two.layers.keys()
@@ -72,7 +72,7 @@ def test_masks_with_gradients_can_be_saved(sources: tuple[Path, Path], tmp_path:
     gates = open_gates(pair)
     gates.values.requires_grad_()
     path = save_masks(tmp_path / "m.safetensors", gates, pair, {})
-    assert torch.equal(load_masks(path, pair).values, open_gates(pair).values)
+    assert torch.equal(gates_of(read_masks(path), pair).values, open_gates(pair).values)
 
 
 def test_masks_of_other_sources_are_refused(sources: tuple[Path, Path], saved: Path, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_masks_of_other_sources_are_refused(sources: tuple[Path, Path], saved: P
     }
     for case, (pair, words) in others.items():
         with pytest.raises(LoraFileError) as caught:
-            load_masks(saved, pair)
+            gates_of(read_masks(saved), pair)
         assert words in str(caught.value) and saved.name in str(caught.value), case
 
 
@@ -102,7 +102,7 @@ def test_masks_for_other_layers_or_ranks_are_refused(sources: tuple[Path, Path],
     else:
         content = {name: low_rank.select(torch.arange(low_rank.rank) < 2) for name, low_rank in pair.content.items()}
     with pytest.raises(LoraFileError, match=LAYERS[0]):
-        load_masks(saved, replace(pair, content_concept=replace(pair.content_concept, layers=content)))
+        gates_of(read_masks(saved), replace(pair, content_concept=replace(pair.content_concept, layers=content)))
 
 
 @pytest.mark.parametrize("kind", ["plain LoRA", "cut short", "missing", "not safetensors"])
@@ -116,7 +116,7 @@ def test_what_is_no_masks_file_is_refused(sources: tuple[Path, Path], saved: Pat
     if kind in content:
         path.write_bytes(content[kind])
     with pytest.raises(LoraFileError, match=r"odd\.safetensors is not a"):
-        load_masks(path, pair_of(*sources))
+        gates_of(read_masks(path), pair_of(*sources))
 
 
 def test_masks_of_a_lora_model_are_bound_to_its_values(tmp_path: Path) -> None:
@@ -128,9 +128,9 @@ def test_masks_of_a_lora_model_are_bound_to_its_values(tmp_path: Path) -> None:
 
     gates = random_gates(fresh(1))
     path = save_masks(tmp_path / "m.safetensors", gates, fresh(1), {})
-    assert torch.equal(load_masks(path, fresh(1)).values, gates.values)
+    assert torch.equal(gates_of(read_masks(path), fresh(1)).values, gates.values)
     with pytest.raises(LoraFileError, match="was made from the content LoRA"):
-        load_masks(path, fresh(2))
+        gates_of(read_masks(path), fresh(2))
 
 
 def test_masks_never_replace_a_file(sources: tuple[Path, Path], saved: Path) -> None:

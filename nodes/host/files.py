@@ -16,9 +16,17 @@ from ...duolora_core.lora_file import file_sha256
 _UNSAFE = re.compile(r'[\x00-\x1f<>:"|?*]')
 
 
+MASKS_SUFFIX = ".masks.safetensors"
+
+
 def lora_names() -> list[str]:
-    """The LoRA files of all configured folders, as the host lists them."""
-    return folder_paths.get_filename_list("loras")
+    """The LoRA files of all configured folders, as the host lists them, without our masks files."""
+    return [name for name in folder_paths.get_filename_list("loras") if not name.endswith(MASKS_SUFFIX)]
+
+
+def masks_names() -> list[str]:
+    """The masks files among them."""
+    return [name for name in folder_paths.get_filename_list("loras") if name.endswith(MASKS_SUFFIX)]
 
 
 def lora_path(name: str) -> Path:

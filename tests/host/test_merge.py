@@ -299,16 +299,29 @@ def test_report_and_combination(server: ComfyServer, checkpoint: str) -> None:
     assert [entry["weight"] for entry in recipe["combined"]] == [0.5, 0.5]
 
 
-def test_masks_file_is_small_and_numbered(server: ComfyServer, checkpoint: str) -> None:
-    """Saving twice numbers the files and replaces nothing."""
+def test_masks_make_the_merge_again(server: ComfyServer, checkpoint: str) -> None:
+    """Saved masks, loaded beside the same two LoRAs, paint what the merge painted; other LoRAs are refused."""
     graph = add_merge(models_only(checkpoint), CONTENT, STYLE, seed=61)
-    add_save(graph, ["merge", 0], "masks/m", what="masks only")
-    server.run(graph, 300)
+    add_save(apply_and_paint(graph, ["merge", 0]), ["merge", 0], "masks/m", what="masks only")
+    picture = painted(server, graph)
     graph["saved"]["inputs"]["content_strength"] = 0.9  # so that the node runs again
     server.run(graph, 300)
     names = sorted(path.name for path in (server.loras / "masks").iterdir())
     assert names == ["m_00001.masks.safetensors", "m_00002.masks.safetensors"]
     assert all((server.loras / "masks" / name).stat().st_size < 100_000 for name in names)
+
+    again = {name: graph[name] for name in ("checkpoint", "clip", "merge.content", "merge.style")}
+    again["masks"] = node(
+        "DuoLoRALoadMasks",
+        model=["checkpoint", 0],
+        content=["merge.content", 0],
+        style=["merge.style", 0],
+        masks="masks/m_00001.masks.safetensors",
+    )
+    assert np.array_equal(picture, painted(server, apply_and_paint(again, ["masks", 0])))
+    again["merge.content"]["inputs"]["strength"] = 0.5
+    with pytest.raises(GraphFailed, match="Load that one, at that strength"):
+        server.run(again)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,80 @@
+"""Load Masks: a saved merge made again from its masks and the two LoRAs, without training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..duolora_core import layer_roles, make_merged, make_pair, place
+from ..duolora_core.errors import SettingsError
+from ..duolora_core.gates import block_statistics
+from ..duolora_core.masks_file import gates_of, read_masks
+from .host import files
+from .host.denoiser import prediction_of, require_sdxl, unet_layout
+from .schema import schema
+from .sockets import CATEGORY, ConceptSocket, LoadedConcept, MergedSocket, MergeResult
+
+NONE_SAVED = "(no masks saved yet)"
+
+
+class LoadMasks(io.ComfyNode):
+    """The other half of Save Merged LoRA with 'masks only'."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "LoadMasks",
+            display_name="Load Masks",
+            category=CATEGORY,
+            description="Makes a merge again from a masks file and the two LoRAs that it was trained on. Takes "
+            "seconds.",
+            search_aliases=["duolora", "load masks", "reuse merge"],
+            inputs=[
+                io.Model.Input("model", tooltip="A checkpoint of the family that the merge was trained on."),
+                ConceptSocket.Input("content", tooltip="The same content LoRA at the same strength as in the merge."),
+                ConceptSocket.Input("style", tooltip="The same style LoRA at the same strength as in the merge."),
+                io.Combo.Input(
+                    "masks",
+                    options=files.masks_names() or [NONE_SAVED],
+                    tooltip="A file saved with 'masks only' by Save Merged LoRA.",
+                ),
+            ],
+            outputs=[MergedSocket.Output("merged", tooltip="To Apply, Save, Combine and Report.")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, content: LoadedConcept, style: LoadedConcept, masks: str) -> io.NodeOutput:
+        if masks == NONE_SAVED:
+            raise SettingsError("No masks are saved yet. Save some with Save Merged LoRA, 'masks only'.")
+        require_sdxl(model)
+        with torch.inference_mode(False):
+            held = read_masks(files.lora_path(masks))
+            layout = unet_layout(model.model)
+            placed = [place(concept.file, layout, concept.strength) for concept in (content, style)]
+            pair = make_pair(placed[0], placed[1], layout, held.basis)
+            gates = gates_of(held, pair)
+            roles = layer_roles(layout, str(held.recipe.get("config", {}).get("layer_prior", "none")))
+            result = MergeResult(
+                merged=make_merged(pair, gates, held.recipe),
+                trigger_phrase=str(held.recipe.get("combined_prompt", "")),
+                prediction=prediction_of(model.get_model_object("model_sampling")),
+                sources=(content.file.name, style.file.name),
+                notes=[f"made again from {held.name}"],
+                blocks=block_statistics(gates, pair, roles),
+                pair=pair,
+                gates=gates,
+                roles=roles,
+            )
+        return io.NodeOutput(result)
+
+    @classmethod
+    def fingerprint_inputs(cls, masks: str | None = None, **_: Any) -> str:
+        """The file's content."""
+        return "" if masks in (None, NONE_SAVED) else files.content_hash(files.lora_path(masks))
+
+    @classmethod
+    def validate_inputs(cls, masks: str | None = None) -> bool | str:
+        known = masks in (None, NONE_SAVED) or masks in files.masks_names()
+        return known or f"{masks} is not in the loras folders. Refresh the list (press R) and choose it again."
