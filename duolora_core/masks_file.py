@@ -18,6 +18,7 @@ from .lora_save import VERSION, write_safetensors
 from .pair import Basis, LoraPair
 
 _ROLES = ("content", "style")
+_BASES: dict[str, Basis] = {"svd": "svd", "factors": "factors"}
 
 
 def save_masks(path: Path, gates: Gates, pair: LoraPair, recipe: Mapping[str, Any]) -> Path:
@@ -76,8 +77,8 @@ def read_masks(path: Path) -> Masks:
             Source(str(made_of[role]["name"]), str(made_of[role]["sha256"]), float(made_of[role]["strength"]))
             for role in _ROLES
         )
-        basis: Basis = "svd" if made_of["basis"] == "svd" else "factors"
-        recipe = json.loads(held["duolora_recipe"])
+        basis: Basis = _BASES[made_of["basis"]]
+        recipe: dict[str, Any] = dict(json.loads(held["duolora_recipe"]))
     except (KeyError, TypeError, ValueError) as error:
         raise LoraFileError(
             f"{path.name} is not a DuoLoRA masks file. Choose one that was saved with 'masks only'."

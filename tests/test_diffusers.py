@@ -82,7 +82,7 @@ def test_the_plain_unet_is_diffusers(unet: UNet, theirs: UNet2DConditionModel) -
 def test_diffusers_loads_our_file(unet: UNet, theirs: UNet2DConditionModel) -> None:
     """Attention, feed-forward, projections and convolutions, ranks differing by layer: the same network afterwards.
 
-    Ranks that differ are the point: with an alpha of its own per layer, diffusers scales attention layers wrongly.
+    Ranks that differ are the point: with an alpha of its own per layer, diffusers ignores some of them.
     """
     table = layout(CONFIG)
     generator = torch.Generator().manual_seed(2)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from benchmarks.ldm_unet import SDXL
@@ -117,6 +118,19 @@ def test_what_is_no_masks_file_is_refused(sources: tuple[Path, Path], saved: Pat
         path.write_bytes(content[kind])
     with pytest.raises(LoraFileError, match=r"odd\.safetensors is not a"):
         gates_of(read_masks(path), pair_of(*sources))
+
+
+@pytest.mark.parametrize("damage", [{"duolora_masks": '"svd"', "to": '"other"'}, {"duolora_recipe": "{", "to": "[1"}])
+def test_damaged_metadata_is_refused_and_never_guessed(saved: Path, damage: dict[str, str], tmp_path: Path) -> None:
+    """An unknown basis is not taken for one that we know, and a recipe that is no JSON object is none."""
+    key, old = next(item for item in damage.items() if item[0] != "to")
+    with safe_open(saved, framework="pt") as file:
+        held = file.metadata()
+    assert old in held[key]
+    path = tmp_path / "odd.safetensors"
+    save_file(load_file(saved), path, {**held, key: held[key].replace(old, damage["to"])})
+    with pytest.raises(LoraFileError, match=r"odd\.safetensors is not a DuoLoRA masks file"):
+        read_masks(path)
 
 
 def test_masks_of_a_lora_model_are_bound_to_its_values(tmp_path: Path) -> None:
