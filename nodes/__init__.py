@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .apply import ApplyMergedLora, MultiConceptCombine
+from .baseline import BaselineMerge
 from .loaders import LoadContentLora, LoadStyleLora
 from .masks import LoadMasks
 from .merge import ZipRankMerge
@@ -21,6 +22,7 @@ NODES: list[type[io.ComfyNode]] = [
     MultiConceptCombine,
     SaveMergedLora,
     LoadMasks,
+    BaselineMerge,
     MergeReport,
 ]
 

@@ -28,7 +28,7 @@ class _LoadConcept(io.ComfyNode):
             f"Load{cls.role.title()}",
             display_name=f"Load {cls.role.title()} LoRA",
             category=CATEGORY,
-            description=f"Reads the LoRA of {cls.what} in any common format, for ZipRank Merge.",
+            description=f"Reads the LoRA of {cls.what} in any common format, for ZipRank Merge and Baseline Merge.",
             search_aliases=["duolora", f"{cls.role} lora", "merge lora"],
             inputs=[
                 io.Combo.Input(
@@ -68,7 +68,7 @@ class _LoadConcept(io.ComfyNode):
                 ),
             ],
             outputs=[
-                ConceptSocket.Output(cls.role, tooltip=f"To the {cls.role} input of ZipRank Merge."),
+                ConceptSocket.Output(cls.role, tooltip=f"To the {cls.role} input of ZipRank Merge or Baseline Merge."),
                 io.String.Output(
                     "info", tooltip="What was found in the file: layers, ranks, trigger words, skipped keys."
                 ),

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..duolora_core import layer_roles, make_merged, make_pair, place
+from ..duolora_core import layer_roles, make_merged
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.gates import block_statistics
 from ..duolora_core.masks_file import gates_of, read_masks
 from .host import files
-from .host.denoiser import prediction_of, require_sdxl, unet_layout
+from .host.denoiser import prediction_of
+from .pairing import loaded_pair
 from .schema import schema
 from .sockets import CATEGORY, ConceptSocket, LoadedConcept, MergedSocket, MergeResult
 
@@ -48,14 +49,11 @@ class LoadMasks(io.ComfyNode):
     def execute(cls, model: Any, content: LoadedConcept, style: LoadedConcept, masks: str) -> io.NodeOutput:
         if masks == NONE_SAVED:
             raise SettingsError("No masks are saved yet. Save some with Save Merged LoRA, 'masks only'.")
-        require_sdxl(model)
+        held = read_masks(files.lora_path(masks))
+        pair = loaded_pair(model, content, style, held.basis)
         with torch.inference_mode(False):
-            held = read_masks(files.lora_path(masks))
-            layout = unet_layout(model.model)
-            placed = [place(concept.file, layout, concept.strength) for concept in (content, style)]
-            pair = make_pair(placed[0], placed[1], layout, held.basis)
             gates = gates_of(held, pair)
-            roles = layer_roles(layout, str(held.recipe.get("config", {}).get("layer_prior", "none")))
+            roles = layer_roles(pair.layout, str(held.recipe.get("config", {}).get("layer_prior", "none")))
             result = MergeResult(
                 merged=make_merged(pair, gates, held.recipe),
                 trigger_phrase=str(held.recipe.get("combined_prompt", "")),

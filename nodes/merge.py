@@ -8,7 +8,6 @@ from typing import Any, get_args
 from comfy_api.latest import io
 
 from ..duolora_core.config import MergeConfig
-from ..duolora_core.errors import SettingsError
 from ..duolora_core.layer_priors import PriorPreset
 from ..duolora_core.lora_save import kohya_state_dict
 from .merging import run_merge
@@ -23,6 +22,8 @@ from .sockets import (
     MergeOptions,
     OptionsSocket,
 )
+from .studio import Studio
+from .training import loss_map
 
 _DEFAULT = MergeConfig()
 
@@ -130,7 +131,6 @@ class ZipRankMerge(io.ComfyNode):
         vae: Any = None,
         options: MergeOptions | None = None,
     ) -> io.NodeOutput:
-        _check_roles(content, style)
         options = options or MergeOptions()
         config = replace(options.config, steps=steps, seed=seed)
         if not options.is_preset:
@@ -139,13 +139,7 @@ class ZipRankMerge(io.ComfyNode):
                 config, layer_prior=prior, layer_prior_weight=layer_prior_weight, cycle_weight=cycle_weight
             )
         combined = combined_prompt.strip() or f"{content.prompt}, {style.prompt}"
-        result = run_merge(model, clip, vae, content, style, combined, resolution, config, options)
-        loss_map = {"loss": list(result.losses["total"]), **result.losses}
+        studio = Studio(model, clip, vae, resolution, options)
+        result = run_merge(studio, content, style, combined, config)
         lora = kohya_state_dict(result.merged.fold())
-        return io.NodeOutput(result, lora, loss_map, "\n".join(result.notes))
-
-
-def _check_roles(content: LoadedConcept, style: LoadedConcept) -> None:
-    for socket, concept in (("content", content), ("style", style)):
-        if concept.role != socket:
-            raise SettingsError(f"A {concept.role} LoRA is connected to the {socket} input. Swap the two loaders.")
+        return io.NodeOutput(result, lora, loss_map(result.losses), "\n".join(result.notes))

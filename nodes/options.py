@@ -167,7 +167,7 @@ class MergeOptionsNode(io.ComfyNode):
                     "negative_prompt", default="", multiline=True, tooltip="Negative prompt of those pictures."
                 ),
             ],
-            outputs=[OptionsSocket.Output("options", tooltip="To the options input of ZipRank Merge.")],
+            outputs=[OptionsSocket.Output("options", tooltip="To ZipRank Merge, or to Baseline Merge for ZipLoRA.")],
         )
 
     @classmethod

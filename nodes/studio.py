@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from ..duolora_core import Concept, Picture, UNetLayout, kohya_state_dict
+from ..duolora_core import Concept, LoraPair, Picture, UNetLayout, kohya_state_dict
+from ..duolora_core.errors import SettingsError
 from ..duolora_core.merged import FoldedLora
 from .host.pictures import SelfMade, encode_pictures, sample_latents
 from .host.prompts import clip_with, condition, encode
@@ -17,18 +18,38 @@ from .sockets import LoadedConcept, MergeOptions
 
 @dataclass(frozen=True)
 class Studio:
-    """What both concepts share while their pictures are made. `combined` is CONDITIONING of the combined prompt."""
+    """What the pictures of both concepts are made with."""
 
     model: Any
     clip: Any
     vae: Any
-    layout: UNetLayout
-    combined: list[Any]
     resolution: int
     options: MergeOptions
 
-    def pictures(self, loaded: LoadedConcept, concept: Concept, seed: int) -> list[Picture]:
-        """The training pictures of one concept, its own prompt encoded by its own text encoder part."""
+    def require_vae_for(self, *concepts: LoadedConcept) -> None:
+        """Refuses pictures that nothing can encode, before any work is done."""
+        for concept in concepts:
+            if concept.pictures is not None and self.vae is None:
+                raise SettingsError(
+                    f"The {concept.role} LoRA has pictures, so a VAE is needed: connect the checkpoint's."
+                )
+
+    def pictures(
+        self, content: LoadedConcept, style: LoadedConcept, placed: LoraPair, combined_prompt: str, seed: int
+    ) -> tuple[list[Picture], list[Picture]]:
+        """The training pictures of both concepts. `placed` holds them as in their files."""
+        concepts = placed.content_concept, placed.style_concept
+        combined = encode(clip_for(self.clip, concepts), combined_prompt)
+        return (
+            self._of_one(content, concepts[0], placed.layout, combined, seed),
+            # Another seed, else both LoRAs would start from the same noise and paint the same composition.
+            self._of_one(style, concepts[1], placed.layout, combined, seed ^ 0x5EED),
+        )
+
+    def _of_one(
+        self, loaded: LoadedConcept, concept: Concept, layout: UNetLayout, combined: list[Any], seed: int
+    ) -> list[Picture]:
+        """The pictures of one concept, its own prompt encoded by its own text encoder part."""
         clip = clip_for(self.clip, [concept])
         own = encode(clip, loaded.prompt)
         if loaded.pictures is not None:
@@ -38,18 +59,19 @@ class Studio:
             how = SelfMade(
                 options.self_made_count, options.self_made_steps, options.self_made_cfg, options.negative_prompt
             )
-            state = kohya_state_dict(self._alone(concept), torch.float32)
+            state = kohya_state_dict(_alone(concept, layout), torch.float32)
             negative = encode(clip, how.negative_prompt)
             latents = sample_latents(self.model, state, own, negative, self.resolution, how, seed)
         # The conditions hold the size, and all pictures of one concept have the same.
-        conditions = [condition(self.model, prompt, latents[0]) for prompt in (own, self.combined)]
+        conditions = [condition(self.model, prompt, latents[0]) for prompt in (own, combined)]
         return [Picture(latent, *conditions) for latent in latents]
 
-    def _alone(self, concept: Concept) -> FoldedLora:
-        """One concept as an ordinary LoRA for the UNet."""
-        names = {*concept.layers, *(name for name, _ in concept.offsets)}
-        shapes = {name: self.layout.layers[name].shape for name in names}
-        return FoldedLora(concept.layers, {}, concept.offsets, shapes, 0.0)
+
+def _alone(concept: Concept, layout: UNetLayout) -> FoldedLora:
+    """One concept as an ordinary LoRA for the UNet."""
+    names = {*concept.layers, *(name for name, _ in concept.offsets)}
+    shapes = {name: layout.layers[name].shape for name in names}
+    return FoldedLora(concept.layers, {}, concept.offsets, shapes, 0.0)
 
 
 def clip_for(clip: Any, concepts: Sequence[Concept]) -> Any:

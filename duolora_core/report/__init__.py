@@ -9,6 +9,7 @@ for them.
 Reading order: `fonts` and `canvas` (how to draw), `scales` (where), one file per chart, `sheets` (whole pictures).
 """
 
+from .picture_grid import picture_grid
 from .rank_chart import MergerRanks
 from .sheets import gate_map, loss_curve, merge_report, rank_histogram, training_preview
 
@@ -17,6 +18,7 @@ __all__ = [
     "gate_map",
     "loss_curve",
     "merge_report",
+    "picture_grid",
     "rank_histogram",
     "training_preview",
 ]

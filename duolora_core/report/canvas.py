@@ -110,6 +110,16 @@ class Canvas:
         s = SUPERSAMPLE
         self._draw.ellipse(((x - radius) * s, (y - radius) * s, (x + radius) * s, (y + radius) * s), fill=colour)
 
+    def picture(self, box: Box, picture: Image.Image) -> None:
+        """A picture as large as fits into the box, centred; one that is enlarged keeps its hard pixels."""
+        s = SUPERSAMPLE
+        scale = min(box.width * s / picture.width, box.height * s / picture.height)
+        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+        method = Image.Resampling.NEAREST if scale >= s else Image.Resampling.LANCZOS
+        x, y = box.centre
+        corner = round(x * s - size[0] / 2), round(y * s - size[1] / 2)
+        self._large.paste(picture.convert("RGB").resize(size, method), corner)
+
     def horizontal(self, left: float, right: float, y: float, colour: Colour) -> None:
         """A line one pixel wide, set on whole pixels so that it stays sharp."""
         self.rectangle(Box(left, round(y), right, round(y) + 1), colour)

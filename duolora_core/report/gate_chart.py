@@ -42,8 +42,8 @@ def draw_gate_map(canvas: Canvas, box: Box, blocks: Sequence[BlockGates], px: in
 
     _draw_scale(canvas, bars, head, scale, px, small)
     canvas.text(box.left + stripe + px * 0.5, head.top + px * 0.7, "block", small, MUTED)
-    canvas.text(bars.left - px * 0.4, head.top + px * 0.7, "ranks", small, MUTED, "right")
-    canvas.text(bars.right + px * 0.4, head.top + px * 0.7, "ranks", small, MUTED, max_width=rank_width)
+    canvas.text(bars.left - px * 0.4, head.top + px * 0.7, "active", small, MUTED, "right")
+    canvas.text(bars.right + px * 0.4, head.top + px * 0.7, "active", small, MUTED, max_width=rank_width)
     canvas.text(box.left, body.bottom + small * 0.9, "mark: favoured side", small, MUTED, "left", bars.left - box.left)
 
     for i, (block, label, (content_ranks, style_ranks)) in enumerate(zip(blocks, labels, ranks, strict=True)):

@@ -8,4 +8,5 @@
 - `files`: LoRA files found and saved under the configured folders
 - `models`: a folded LoRA applied to MODEL and CLIP
 - `progress`: progress bar, preview and Cancel
+- `outputs`: an output that has no value in this run
 """

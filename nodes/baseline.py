@@ -1,0 +1,165 @@
+"""Baseline Merge: the same two LoRAs merged by somebody else's method, to compare with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..duolora_core import LoraPair
+from ..duolora_core.lora_save import kohya_state_dict
+from ..duolora_core.zip_lora import ZipLoraConfig
+from .host.models import apply_lora
+from .methods import STACK, TRAINING_FREE, ZIP_LORA, Dials, run_zip_lora
+from .pairing import concept_note, coverage_notes, loaded_pair
+from .schema import schema
+from .sockets import CATEGORY, ConceptSocket, LoadedConcept, LoraModelSocket, LossMapSocket, MergeOptions, OptionsSocket
+from .studio import Studio
+from .training import History, loss_map
+
+
+class BaselineMerge(io.ComfyNode):
+    """Merges by a method of others, applies the result, and hands it out as an ordinary LoRA."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "BaselineMerge",
+            display_name="Baseline Merge",
+            category=CATEGORY,
+            description="Merges the same two LoRAs by another method, to compare DuoLoRA with in one graph. Only "
+            "ZipLoRA is trained. K-LoRA is not offered: it chooses between the two LoRAs anew as the sampling goes on, "
+            "so that no single LoRA can hold it.",
+            search_aliases=[
+                "duolora",
+                "compare merge",
+                "ziplora",
+                "b-lora",
+                "k-lora",
+                "np-lora",
+                "ties",
+                "dare",
+                "stack lora",
+                "average lora",
+            ],
+            inputs=[
+                io.Model.Input("model", tooltip="The SDXL-family checkpoint that you will generate with."),
+                ConceptSocket.Input("content", tooltip="From Load Content LoRA: the subject."),
+                ConceptSocket.Input("style", tooltip="From Load Style LoRA."),
+                io.Combo.Input(
+                    "method",
+                    options=[*TRAINING_FREE, *ZIP_LORA],
+                    default=STACK,
+                    tooltip="stack: both LoRAs added, as with two LoRA loaders. average: half of each. B-LoRA block "
+                    "split: each only in the block that B-LoRA gives it, though trained as usual. NP-LoRA null space: "
+                    "the subject gives way where the style acts. TIES (in core space): the strongest changes stay, and "
+                    "contradicting ones are settled. DARE (in core space): a random half of all changes, doubled. "
+                    "ZipLoRA: a mask per output channel, or per input channel, is trained; connect clip.",
+                ),
+                _strength("content_strength", "subject"),
+                _strength("style_strength", "style"),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="For DARE and ZipLoRA. With the seed, resolution and options of a ZipRank Merge, ZipLoRA "
+                    "trains on its pictures.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=ZipLoraConfig().steps,
+                    min=1,
+                    max=10000,
+                    tooltip="Training steps of ZipLoRA; 100 as in its paper. Not used by the other methods.",
+                ),
+                io.Int.Input(
+                    "resolution",
+                    default=1024,
+                    min=64,
+                    max=2048,
+                    step=64,
+                    tooltip="Training size of ZipLoRA in pixels (the side of a square of equal area). Not used by the "
+                    "other methods.",
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="The checkpoint's CLIP. ZipLoRA needs it; connect it too if the LoRAs have text encoder "
+                    "parts, which every method adds up.",
+                ),
+                io.Vae.Input(
+                    "vae", optional=True, tooltip="Needed only by ZipLoRA, and only when a loader has pictures."
+                ),
+                OptionsSocket.Input(
+                    "options",
+                    optional=True,
+                    tooltip="From Merge Options. ZipLoRA takes its learning rate, memory settings and own pictures "
+                    "from it; the other methods need none.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("model_out", display_name="model", tooltip="The checkpoint with the merge applied."),
+                io.Clip.Output("clip_out", display_name="clip", tooltip="CLIP with the text encoder parts applied."),
+                LoraModelSocket.Output("lora", tooltip="The merge as an ordinary LoRA, for core's Save LoRA Weights."),
+                LossMapSocket.Output(
+                    "loss", tooltip="For core's Plot Loss Graph, which runs only after a training, thus with ZipLoRA."
+                ),
+                io.String.Output("info", tooltip="What was used, what was skipped and why."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        content: LoadedConcept,
+        style: LoadedConcept,
+        method: str,
+        content_strength: float,
+        style_strength: float,
+        seed: int,
+        steps: int,
+        resolution: int,
+        clip: Any = None,
+        vae: Any = None,
+        options: MergeOptions | None = None,
+    ) -> io.NodeOutput:
+        pair = loaded_pair(model, content, style)
+        history = None
+        if method in ZIP_LORA:
+            studio = Studio(model, clip, vae, resolution, options or MergeOptions())
+            folded, history = run_zip_lora(studio, content, style, pair, ZIP_LORA[method], steps, seed)
+        else:
+            with torch.inference_mode(False):
+                folded = TRAINING_FREE[method](pair, Dials(content_strength, style_strength, seed))
+        with torch.inference_mode(False):
+            lora = kohya_state_dict(folded)
+        info = _notes(pair, method, history, text_left_out=bool(folded.text) and clip is None)
+        return io.NodeOutput(
+            *apply_lora(model, clip, lora), lora, loss_map(history.losses if history else {}), "\n".join(info)
+        )
+
+
+def _strength(name: str, what: str) -> io.Input:
+    return io.Float.Input(
+        name,
+        default=1.0,
+        min=-5.0,
+        max=5.0,
+        step=0.05,
+        tooltip=f"Only for {STACK}: how strongly the {what} shows. All methods follow the strengths of the loaders.",
+    )
+
+
+def _notes(pair: LoraPair, method: str, history: History | None, text_left_out: bool) -> list[str]:
+    how = f"{history.done} steps in {history.seconds:.0f} s" if history else "no training"
+    lines = [f"{method}, {how}"]
+    lines += [concept_note("content", pair.content_concept), concept_note("style", pair.style_concept)]
+    if text_left_out:
+        lines.append(
+            "The text encoder parts are in the lora output but not applied here, because clip is not connected."
+        )
+    return lines + coverage_notes(pair)

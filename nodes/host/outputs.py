@@ -1,0 +1,12 @@
+"""Outputs that have no value in this run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_execution.graph_utils import ExecutionBlocker
+
+
+def withheld() -> Any:
+    """In place of an output's value: the nodes connected to it do not run, all others do."""
+    return ExecutionBlocker(None)

@@ -1,0 +1,52 @@
+"""A training as the artist sees it: its curves, its live picture, and the losses for core's plot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..duolora_core import StepReport
+from ..duolora_core.gates import BlockGates
+from ..duolora_core.report import training_preview
+from .host.outputs import withheld
+from .host.progress import Progress
+
+
+class History:
+    """The loss curves so far and the latest gate map."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+        self.losses: dict[str, list[float]] = {}
+        self.blocks: Sequence[BlockGates] = ()
+        self.done = 0
+        self.started = time.monotonic()
+
+    def add(self, report: StepReport) -> None:
+        for term, value in report.losses.items():
+            self.losses.setdefault(term, []).append(value)
+        self.blocks, self.done = report.blocks, report.step
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def picture(self) -> Any:
+        left = self.seconds / self.done * (self.steps - self.done)
+        return training_preview(self.losses, self.blocks, self.done, self.steps, left)
+
+
+def watched(reports: Iterable[StepReport], steps: int) -> History:
+    """Runs a training to its end and shows every step; raises the host's interrupt exception on Cancel."""
+    history, progress = History(steps), Progress(steps)
+    for report in reports:
+        history.add(report)
+        progress.update(report.step, history.picture)
+    return history
+
+
+def loss_map(losses: Mapping[str, Sequence[float]]) -> Any:
+    """LOSS_MAP of a training; withheld where there is no curve, because core's Plot Loss Graph fails on a flat one."""
+    total = losses.get("total", ())
+    return {"loss": list(total), **losses} if len(set(total)) > 1 else withheld()
