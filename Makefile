@@ -8,10 +8,13 @@ STAMP := $(VENV)/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt constraints-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint types unit test-host format clean
+.PHONY: help demo test lint types unit test-host bench-quality format clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+demo: $(STAMP) ## Merge two LoRAs of the small world that ships with the repository, and show what came out
+	$(BIN)/python -m benchmarks.shapes_world.demo
 
 test: ## Run everything that CI runs, one after another
 	$(MAKE) --no-print-directory lint
@@ -31,6 +34,9 @@ unit: $(STAMP) ## Run the tests that need no ComfyUI
 
 test-host: $(STAMP) ## Run the tests inside real ComfyUI checkouts (they skip where there is none)
 	$(BIN)/pytest tests/host $(PYTEST_ARGS)
+
+bench-quality: $(STAMP) ## Measure every method on held-out pairs, 60 minutes (FAST=1: a part of it, 8 minutes)
+	$(BIN)/python -m benchmarks.shapes_world.quality $(if $(FAST),--cases 4 --pictures 16 --table-only --no-report)
 
 format: $(STAMP) ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,136 @@
+"""What each setting of a merge is worth, on the development cases: by these tables the defaults are chosen.
+
+    python -m benchmarks.shapes_world.ablation layer_prior_weight cycle_weight --cases 8 --pictures 32
+    python -m benchmarks.shapes_world.ablation steps --with learning_rate=0.03
+
+Each study varies one thing from the defaults. Prints one line for each variant, best harmonic mean first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, get_args
+
+from duolora_core import MergeConfig
+from duolora_core.baselines import null_space
+from duolora_core.core_space import dare, ties
+from duolora_core.zip_lora import ZipLoraConfig
+
+from .cases import cases
+from .judging import summarise
+from .methods import DuoLora, Method, Stack, TrainingFree, ZipLora
+from .trials import Trial, by_name, run_all
+from .workbench import PictureSource
+
+
+def _values(name: str, *values: Any) -> list[dict[str, Any]]:
+    return [{name: value} for value in values]
+
+
+REVERSED = "down_blocks.1=content, up_blocks.1=content, down_blocks.2=style, mid_block=style, up_blocks.0=style"
+
+DUOLORA: Mapping[str, list[dict[str, Any]]] = {
+    "default": [{}],
+    "parts": [
+        {"basis": "factors", "initialisation": "ones", "layer_prior_weight": 0.0, "cycle_weight": 0.0},
+        {"initialisation": "ones", "layer_prior_weight": 0.0, "cycle_weight": 0.0},
+        {"layer_prior_weight": 0.0, "cycle_weight": 0.0},
+        {"layer_prior_weight": 0.0},
+        {"cycle_weight": 0.0},
+        {},
+    ],
+    "basis": _values("basis", "svd", "factors"),
+    "initialisation": _values("initialisation", "ones", "random", "strongest")
+    + [{"initialisation": kind, "content_threshold": 0.5} for kind in ("random", "strongest")],
+    "layer_prior": _values("layer_prior", "resolution", "b_lora_aware", "authors_code", "none"),
+    "layer_prior_weight": _values("layer_prior_weight", 0.0, 0.1, 0.3, 1.0, 3.0),
+    "prior_form": [
+        {"prior_form": form, "sparsity": sparsity, "rank_weight": rank}
+        for form, sparsity, rank in (
+            ("diagonal", 0.1, 2.0), ("diagonal", 0.0, 2.0), ("diagonal", 0.3, 2.0), ("diagonal", 1.0, 1.0),
+            ("vector", 0.1, 2.0), ("vector", 1.0, 1.0),
+        )
+    ],
+    "cycle_weight": _values("cycle_weight", 0.0, 0.01, 0.1, 1.0),
+    "cycle_route": [
+        {"cycle_route": route, "cycle_weight": weight}
+        for route in ("authors", "differentiable") for weight in (0.1, 1.0)
+    ],
+    "learning_rate": _values("learning_rate", 0.003, 0.01, 0.03),
+    "steps": _values("steps", 30, 100, 300),
+    "roles": [  # the control: the same shrinkage under wrong roles
+        {},
+        {"layer_prior": REVERSED},
+        {"layer_prior": "none"},
+    ],
+}  # fmt: skip
+
+OTHERS: Mapping[str, Mapping[str, Method]] = {
+    "stack": {f"stack {a} + {b}": Stack(a, b) for a in (0.6, 0.8, 1.0, 1.2, 1.4) for b in (0.6, 0.8, 1.0, 1.2, 1.4)},
+    "ziplora": {
+        f"ZipLoRA {axis}, learning rate {rate}, λ {weight}": ZipLora(
+            axis, ZipLoraConfig(learning_rate=rate, similarity_weight=weight)
+        )
+        for axis in ("output", "input") for rate in (0.01, 0.03) for weight in (0.01, 0.1, 1.0)
+    },
+    "pictures": {source: DuoLora(source=source) for source in get_args(PictureSource)},
+    "free": {
+        "NP-LoRA 1/3": TrainingFree(null_space),
+        "TIES": TrainingFree(ties, "factors"),
+        "DARE": TrainingFree(dare, "factors"),
+    },
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("studies", nargs="+", choices=[*DUOLORA, *OTHERS])
+    parser.add_argument("--cases", type=int, default=8)
+    parser.add_argument("--pictures", type=int, default=32)
+    parser.add_argument("--with", dest="settings", nargs="*", default=[], metavar="NAME=VALUE")
+    wanted = parser.parse_args()
+    changed = replace(MergeConfig(), **dict(_setting(text) for text in wanted.settings))
+    for study in wanted.studies:
+        if study in OTHERS:
+            methods = OTHERS[study]
+        else:
+            methods = {_name(each): DuoLora(replace(changed, **each)) for each in DUOLORA[study]}
+        _say(f"# {study} {' '.join(wanted.settings)}  ({wanted.cases} cases of {wanted.pictures} pictures)")
+        _run(methods, wanted.cases, wanted.pictures)
+
+
+def _run(methods: Mapping[str, Method], count: int, pictures: int) -> None:
+    trials = [Trial(name, method, case, pictures) for case in cases("dev", count) for name, method in methods.items()]
+    rows = by_name(list(run_all(trials)))
+    found = {name: summarise([outcome.verdict for outcome in row]) for name, row in rows.items()}
+    for name, it in sorted(found.items(), key=lambda item: -item[1].harmonic):
+        seconds = sum(outcome.seconds for outcome in rows[name]) / len(rows[name])
+        _say(
+            f"harmonic {it.harmonic:.3f} [{it.interval[0]:.3f}, {it.interval[1]:.3f}]  content {it.content:.3f}  "
+            f"style {it.style:.3f}  both {it.both:.3f}  leak {it.leak:.3f}  {seconds:.1f} s  {name}"
+        )
+
+
+def _name(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in changes.items()) or "default"
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Every method of the comparison: a workbench and a case in, something that folds into a LoRA out.
+
+Settings that a method's authors leave open are chosen on the development cases, as ours are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from duolora_core import MergeConfig, make_merged
+from duolora_core.baselines import average, block_split, null_space, stack, top_k_choice
+from duolora_core.core_space import dare, ties
+from duolora_core.merged import FoldedLora
+from duolora_core.pair import Basis, LoraPair
+from duolora_core.zip_lora import Axis, ZipLoraConfig
+
+from .cases import Case
+from .workbench import PictureSource, Workbench
+
+Lora = FoldedLora | Callable[[float], FoldedLora]
+"""An ordinary LoRA, or one for every progress of the denoising from 0 (noise) to 1 (picture)."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a method made of a case.
+
+    Attributes:
+        fold: content strength and style strength to the LoRA
+        parameters: how many numbers were trained
+    """
+
+    fold: Callable[[float, float], Lora]
+    parameters: int = 0
+
+
+Method = Callable[[Workbench, Case], Made]
+
+
+@dataclass(frozen=True)
+class DuoLora:
+    """DuoLoRA and its parts, by configuration."""
+
+    config: MergeConfig = field(default_factory=MergeConfig)
+    source: PictureSource = "given"
+
+    def __call__(self, bench: Workbench, case: Case) -> Made:
+        pair, gates = bench.duolora(case, self.config, self.source)
+        return Made(make_merged(pair, gates).fold, gates.values.numel())
+
+
+@dataclass(frozen=True)
+class ZipLora:
+    """ZipLoRA with masks over one dimension of the weights."""
+
+    axis: Axis
+    config: ZipLoraConfig = field(default_factory=ZipLoraConfig)
+
+    def __call__(self, bench: Workbench, case: Case) -> Made:
+        zipped = bench.zip_lora(case, self.config, self.axis)
+        return Made(lambda a, b: zipped.fold(content_strength=a, style_strength=b), zipped.parameters)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The weighted sum."""
+
+    content: float = 1.0
+    style: float = 1.0
+
+    def __call__(self, bench: Workbench, case: Case) -> Made:
+        pair = bench.pair(case)
+        return Made(lambda a, b: stack(pair, content_strength=a * self.content, style_strength=b * self.style))
+
+
+@dataclass(frozen=True)
+class TrainingFree:
+    """A rule on a pair, without strengths of its own."""
+
+    rule: Callable[[LoraPair], Lora]
+    basis: Basis = "svd"
+
+    def __call__(self, bench: Workbench, case: Case) -> Made:
+        lora = self.rule(bench.pair(case, self.basis))
+        return Made(lambda _content, _style: lora)
+
+
+def k_lora(pair: LoraPair, alpha: float = 1.5, beta: float = 0.5) -> Lora:
+    """K-LoRA's choice at every progress of the denoising."""
+    return lambda progress: top_k_choice(pair, progress=progress, alpha=alpha, beta=beta)
+
+
+ZIPRANK = replace(MergeConfig(), initialisation="ones", layer_prior_weight=0.0, cycle_weight=0.0)
+"""ZipRank alone: the two reconstruction losses on the SVD basis."""
+
+METHODS: Mapping[str, Method] = {
+    "stack 1 + 1": Stack(),
+    "average": TrainingFree(average),
+    "B-LoRA's blocks": TrainingFree(block_split),
+    "NP-LoRA": TrainingFree(null_space),
+    "K-LoRA": TrainingFree(k_lora),
+    "TIES": TrainingFree(ties, "factors"),
+    "DARE": TrainingFree(dare, "factors"),
+    "ZipLoRA, output": ZipLora("output"),
+    "ZipLoRA, input": ZipLora("input"),
+    "ZipRank, factors": DuoLora(replace(ZIPRANK, basis="factors")),
+    "ZipRank": DuoLora(ZIPRANK),
+    "DuoLoRA": DuoLora(),
+}
+
+OURS = "DuoLoRA"
+ZIPLORA = ("ZipLoRA, output", "ZipLoRA, input")

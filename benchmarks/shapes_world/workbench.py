@@ -1,0 +1,111 @@
+"""The world with everything that a merge needs in it: model, oracle, concept LoRAs as pairs, training pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Literal
+
+import torch
+
+from duolora_core import (
+    LoraPair,
+    MergeConfig,
+    Picture,
+    attach,
+    initial_gates,
+    layer_roles,
+    make_pair,
+    place,
+    read_lora,
+    train,
+)
+from duolora_core.gates import Gates
+from duolora_core.layer_priors import Role
+from duolora_core.pair import Basis
+from duolora_core.zip_lora import Axis, ZipLoraConfig, ZippedLora, attach_zip, zip_lora
+
+from .applied import applied
+from .cases import Case
+from .concepts import Kind, concept_pictures, load_concept, lora_path
+from .model import Prompt, ShapesDenoiser, ShapesModel, encode_picture, load_model
+from .oracle import Oracle, load_oracle
+from .sample import sample
+
+PictureSource = Literal["given", "one prompt", "self-made"]
+"""Of a merge: the concept's own pictures with prompts that name everything, the same under the concept's word alone, or
+four that each LoRA paints for its word, as the merge node does for a LoRA that comes without pictures."""
+
+SELF_MADE_CFG = 6.0
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Made by `open_workbench`."""
+
+    model: ShapesModel
+    oracle: Oracle
+
+    @cached_property
+    def denoiser(self) -> ShapesDenoiser:
+        return ShapesDenoiser(self.model)
+
+    def pair(self, case: Case, basis: Basis = "svd") -> LoraPair:
+        """The case's two committed LoRAs, read and placed as any file is."""
+        content, style = (
+            place(read_lora(lora_path(kind, label)), self.denoiser.layout) for kind, label in _sides(case)
+        )
+        return make_pair(content, style, self.denoiser.layout, basis)
+
+    def pictures(self, case: Case, source: PictureSource = "given") -> list[list[Picture]]:
+        """Content and style pictures to train a merge on."""
+        sides: list[list[Picture]] = []
+        for kind, label in _sides(case):
+            word = Prompt(content=label) if kind == "content" else Prompt(style=label)
+            if source == "self-made":
+                with applied(self.model, load_concept(self.model, kind, label)) as model:
+                    painted = sample(model, [word] * 4, torch.Generator().manual_seed(label), cfg=SELF_MADE_CFG)
+                sides.append([Picture(latent, word, case.prompt) for latent in encode_picture(painted)])
+            else:
+                seen = concept_pictures(kind, label)
+                owns = seen.prompts if source == "given" else [word] * len(seen.prompts)
+                sides.append([Picture(z, own, case.prompt) for z, own in zip(seen.latents, owns, strict=True)])
+        return sides
+
+    def duolora(
+        self,
+        case: Case,
+        config: MergeConfig,
+        source: PictureSource = "given",
+        roles: Mapping[str, Role] | None = None,
+    ) -> tuple[LoraPair, Gates]:
+        """The case's pair and the gates that the engine trained; `roles` replaces those of the layer prior."""
+        pair = self.pair(case, config.basis)
+        roles = roles or layer_roles(self.denoiser.layout, config.layer_prior)
+        generator = torch.Generator().manual_seed(config.seed)
+        thresholds = config.content_threshold, config.style_threshold
+        gates = initial_gates(pair, roles, config.initialisation, *thresholds, generator)
+        content, style = self.pictures(case, source)
+        with attach(self.denoiser.modules, pair, gates) as gated:
+            for _ in train(self.denoiser, gated, content, style, roles, config):
+                pass
+        return pair, gates
+
+    def zip_lora(self, case: Case, config: ZipLoraConfig, axis: Axis) -> ZippedLora:
+        """The same LoRAs and pictures merged by ZipLoRA."""
+        content, style = self.pictures(case)
+        with attach_zip(self.denoiser.modules, self.pair(case), axis) as zipped:
+            for _ in zip_lora(self.denoiser, zipped, content, style, config):
+                pass
+        return zipped
+
+
+@cache
+def open_workbench() -> Workbench:
+    """The committed world; one for each process."""
+    return Workbench(load_model(), load_oracle())
+
+
+def _sides(case: Case) -> Sequence[tuple[Kind, int]]:
+    return ("content", case.content), ("style", case.style)
