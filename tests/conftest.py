@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from benchmarks.ldm_unet import UNet
+from worlds import tiny_unet
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
@@ -15,3 +18,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def unet() -> UNet:
+    """The tiny SDXL-family UNet in float64, frozen."""
+    return tiny_unet()

@@ -49,11 +49,6 @@ LAYERS = pick(
 
 
 @pytest.fixture(scope="module")
-def unet() -> UNet:
-    return tiny_unet()
-
-
-@pytest.fixture(scope="module")
 def varied() -> World:
     names = pick(VARIED)
     return world([n for i, n in enumerate(names) if i % 5], [n for i, n in enumerate(names) if i % 7], ranks=(4, 3))

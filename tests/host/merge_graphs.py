@@ -1,9 +1,14 @@
-"""API graphs with our nodes around core nodes."""
+"""API graphs with our nodes around core nodes, and what is asked of a server about them."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from host.comfy_host import ComfyServer
 from host.graphs import Graph, node, text_to_image
 
 CONTENT_PROMPT = "a photo of sks dog"
@@ -33,6 +38,13 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+def add_loaders(graph: Graph, content: str, style: str, name: str) -> Graph:
+    """Adds the loaders `name.content` and `name.style`."""
+    graph[f"{name}.content"] = node("DuoLoRALoadContent", lora_name=content, prompt=CONTENT_PROMPT, strength=1.0)
+    graph[f"{name}.style"] = node("DuoLoRALoadStyle", lora_name=style, prompt=STYLE_PROMPT, strength=1.0)
+    return graph
+
+
 def add_merge(
     graph: Graph,
     content: str,
@@ -40,14 +52,14 @@ def add_merge(
     *,
     name: str = "merge",
     model: list[Any] | None = None,
+    clip: list[Any] | None = None,
     steps: int = 2,
     seed: int = 0,
     options: dict[str, Any] | None = None,
     **inputs: Any,
 ) -> Graph:
     """Adds both loaders, the options and the merge node `name` to a graph with a checkpoint and a CLIP."""
-    graph[f"{name}.content"] = node("DuoLoRALoadContent", lora_name=content, prompt=CONTENT_PROMPT, strength=1.0)
-    graph[f"{name}.style"] = node("DuoLoRALoadStyle", lora_name=style, prompt=STYLE_PROMPT, strength=1.0)
+    add_loaders(graph, content, style, name)
     graph[f"{name}.options"] = node("DuoLoRAMergeOptions", **OPTIONS | (options or {}))
     defaults: dict[str, Any] = {
         "combined_prompt": "a sks dog in wtrclr style",
@@ -59,7 +71,7 @@ def add_merge(
     graph[name] = node(
         "DuoLoRAZipRankMerge",
         model=model or ["checkpoint", 0],
-        clip=["clip", 0],
+        clip=clip or ["clip", 0],
         content=[f"{name}.content", 0],
         style=[f"{name}.style", 0],
         steps=steps,
@@ -114,3 +126,28 @@ def add_save(graph: Graph, merged: list[Any], prefix: str, *, name: str = "saved
     }
     graph[name] = node("DuoLoRASaveMerged", merged=merged, filename_prefix=prefix, **defaults | inputs)
     return graph
+
+
+def painted(server: ComfyServer, graph: Graph, timeout: float = 300) -> np.ndarray:
+    """The picture of node "save" as integers, (height, width, 3)."""
+    return server.images(server.run(graph, timeout))["save"][0].astype(int)
+
+
+def give_pictures(server: ComfyServer, graph: Graph, name: str = "merge") -> Graph:
+    """Connects a tall picture to the content loader and a square one to the style loader, and the VAE to the merge."""
+    generator = np.random.default_rng(0)
+    for side, shape in (("content", (96, 64, 3)), ("style", (80, 80, 3))):
+        picture = Image.fromarray(generator.integers(0, 255, shape, dtype=np.uint8))
+        picture.save(server.base / "input" / f"{side}.png")
+        graph[side] = node("LoadImage", image=f"{side}.png")
+        graph[f"{name}.{side}"]["inputs"]["pictures"] = [side, 0]
+    graph[name]["inputs"]["vae"] = ["checkpoint", 2]
+    return graph
+
+
+def model_state(server: ComfyServer, checkpoint: str) -> dict[str, Any]:
+    """What the digest node says of the checkpoint's UNet as it is now."""
+    graph = models_only(checkpoint)
+    graph["digest"] = node("DuoLoRATestModelDigest", model=["checkpoint", 0], load=True)
+    report: dict[str, Any] = json.loads(server.texts(server.run(graph))["digest"][0])
+    return report

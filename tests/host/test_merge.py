@@ -10,13 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors import safe_open
 
 from host.comfy_host import ComfyServer, GraphFailed, GraphInterrupted
 from host.graphs import Graph, node, text_to_image
 from host.lora_samples import Layer, attention_linears, make_lora, text_layers
-from host.merge_graphs import STYLE_PROMPT, add_merge, add_save, apply_and_paint, models_only
+from host.merge_graphs import (
+    STYLE_PROMPT,
+    add_merge,
+    add_save,
+    apply_and_paint,
+    give_pictures,
+    model_state,
+    models_only,
+    painted,
+)
 
 CONTENT, STYLE = "content.safetensors", "style.safetensors"
 
@@ -26,11 +34,6 @@ def loras(server: ComfyServer, layers: list[Layer]) -> None:
     """A content LoRA (kohya, attention and text encoders, rank 8) and a style LoRA (diffusers, all layers, rank 4)."""
     make_lora(server.loras / CONTENT, attention_linears(layers), rank=8, alpha=4, te_layers=text_layers())
     make_lora(server.loras / STYLE, layers, "diffusers", rank=4, seed=5, dtype=torch.bfloat16)
-
-
-def painted(server: ComfyServer, graph: Graph, timeout: float = 300) -> np.ndarray:
-    """The picture of node "save" as integers, (height, width, 3)."""
-    return server.images(server.run(graph, timeout))["save"][0].astype(int)
 
 
 def saved_name(server: ComfyServer, prefix: str) -> str:
@@ -96,18 +99,6 @@ def test_strengths_are_free_after_training(server: ComfyServer, checkpoint: str)
         assert np.abs(pictures[one] - pictures[other]).mean() > 1
 
 
-def give_pictures(server: ComfyServer, graph: Graph, name: str = "merge") -> Graph:
-    """Connects a tall picture to the content loader and a square one to the style loader, and the VAE to the merge."""
-    generator = np.random.default_rng(0)
-    for side, shape in (("content", (96, 64, 3)), ("style", (80, 80, 3))):
-        picture = Image.fromarray(generator.integers(0, 255, shape, dtype=np.uint8))
-        picture.save(server.base / "input" / f"{side}.png")
-        graph[side] = node("LoadImage", image=f"{side}.png")
-        graph[f"{name}.{side}"]["inputs"]["pictures"] = [side, 0]
-    graph[name]["inputs"]["vae"] = ["checkpoint", 2]
-    return graph
-
-
 def test_pictures_of_the_artist(server: ComfyServer, checkpoint: str) -> None:
     """Pictures of different sizes on the two sides train through the VAE; without a VAE the error says what to do."""
     graph = give_pictures(server, add_merge(models_only(checkpoint), CONTENT, STYLE))
@@ -118,20 +109,13 @@ def test_pictures_of_the_artist(server: ComfyServer, checkpoint: str) -> None:
         server.run(graph)
 
 
-def state(server: ComfyServer, checkpoint: str) -> dict[str, Any]:
-    graph = models_only(checkpoint)
-    graph["digest"] = node("DuoLoRATestModelDigest", model=["checkpoint", 0], load=True)
-    report: dict[str, Any] = json.loads(server.texts(server.run(graph))["digest"][0])
-    return report
-
-
 def test_model_is_bit_identical_after_two_merges(server: ComfyServer, checkpoint: str) -> None:
     """Two merges one after the other in one server leave the same objects with the same bytes and nothing attached.
 
     With pictures given: to sample its own, the merge patches a LoRA in the host's way, which replaces tensors by equal
     ones.
     """
-    before = state(server, checkpoint)
+    before = model_state(server, checkpoint)
     for seed, checkpointing in ((21, False), (22, True)):
         graph = add_merge(
             models_only(checkpoint), CONTENT, STYLE, seed=seed, options={"gradient_checkpointing": checkpointing}
@@ -145,7 +129,7 @@ def test_model_is_bit_identical_after_two_merges(server: ComfyServer, checkpoint
 
 def test_cancel_in_mid_training(server: ComfyServer, checkpoint: str) -> None:
     """Cancel works within a step, shows previews until then, leaves the model as it was and no file behind."""
-    before = state(server, checkpoint)
+    before = model_state(server, checkpoint)
     files = set(server.loras.rglob("*"))
     graph = give_pictures(server, add_merge(models_only(checkpoint), CONTENT, STYLE, steps=500, seed=31))
     graph = add_save(apply_and_paint(graph, ["merge", 0]), ["merge", 0], "cancelled/merged")
@@ -163,7 +147,7 @@ def test_cancel_in_mid_training(server: ComfyServer, checkpoint: str) -> None:
         last = max(p["value"] for p in stream.of(prompt_id, "progress") if p["node"] == "merge")
         assert last <= reached + 2
         assert any(preview.size == (512, 512) for preview in stream.previews)
-    assert state(server, checkpoint) == before
+    assert model_state(server, checkpoint) == before
     assert set(server.loras.rglob("*")) == files
     assert painted(server, text_to_image(checkpoint, size=64, seed=77)).std() > 5
 

@@ -1,19 +1,21 @@
-"""Nodes that only the host tests use: a tiny text encoder, and a look into a model."""
+"""Nodes that only the host tests use: a tiny text encoder, the shapes world, and looks into a model."""
 
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .denoise import Denoise
 from .model_digest import ModelDigest
+from .shapes_world import ShapesWorld
 from .tiny_clip import TinyCLIP
 
 
 class FixturesExtension(ComfyExtension):
-    """The two test-only nodes."""
+    """The test-only nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes."""
-        return [TinyCLIP, ModelDigest]
+        return [TinyCLIP, ShapesWorld, ModelDigest, Denoise]
 
 
 async def comfy_entrypoint() -> FixturesExtension:

@@ -1,0 +1,171 @@
+"""The shapes world in the host: its own SDXL runs the benchmarks' weights, and a merge by our nodes is the engine's.
+
+All take random weights and LoRAs: they are identities, in float32, between a host's code and the benchmarks', which
+share nothing but the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from benchmarks.shapes_world.applied import applied
+from benchmarks.shapes_world.model import ShapesModel, decode_latent, encode_picture, load_model, save_model
+from benchmarks.shapes_world.render import render
+from duolora_core import Gates, MergeConfig
+from duolora_core.masks_file import read_masks
+from host.comfy_host import ComfyServer
+from host.graphs import Graph, node
+from host.merge_graphs import add_save
+from host.world_graphs import add_sampling, add_world_merge, as_the_world_paints, give_pictures, world
+from host.world_reference import folded, prompt, sampled_latents, trained_gates
+from random_world import random_lora, random_world
+
+CONTENT, STYLE = "world_content.safetensors", "world_style.safetensors"
+PROMPTS = ("a sks1", "zwx2 style")
+WHOLE_TIMESTEPS = 10
+"""Steps at which the host's "normal" schedule takes whole timesteps (999 / 9 = 111), as the benchmarks' always does."""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("world") / "random.safetensors"
+    save_model(random_world(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(weights: Path) -> ShapesModel:
+    return load_model(weights)
+
+
+@pytest.fixture(scope="module")
+def loras(server: ComfyServer, model: ShapesModel) -> tuple[Path, Path]:
+    """A content LoRA of rank 8 and a style LoRA of rank 4, where the server finds them."""
+    paths = server.loras / CONTENT, server.loras / STYLE
+    for path, rank in zip(paths, (8, 4), strict=True):
+        save_file(random_lora(model, rank, seed=rank), path)
+    return paths
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest value."""
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def test_the_hosts_sdxl_is_the_world(server: ComfyServer, weights: Path, model: ShapesModel, tmp_path: Path) -> None:
+    """x0 and its gradient, evaluated as in a merge: any noise level, whole prompts and parts of them."""
+    texts = ["a sks1 in zwx2 style", "disc, ember", "pill", "slate", "", "sks8 zwx8"]
+    sigma = torch.cat([model.sigmas[[0, 130, 500, 700, 999]], torch.tensor([3.21])])
+    x = torch.randn(len(texts), 12, 16, 16, generator=torch.Generator().manual_seed(1))
+    x = x * (1 + sigma.square()).sqrt().view(-1, 1, 1, 1)
+    save_file({"x": x, "sigma": sigma}, tmp_path / "given")
+    graph = world(weights)
+    graph["denoise"] = node(
+        "DuoLoRATestDenoise",
+        model=["world", 0],
+        clip=["world", 1],
+        prompts="\n".join(texts),
+        given=str(tmp_path / "given"),
+        found=str(tmp_path / "found"),
+    )
+    server.run(graph)
+    found = load_file(tmp_path / "found")
+    others = model(x, sigma, [prompt(text) for text in reversed(texts)])
+    x.requires_grad_()
+    x0 = model(x, sigma, [prompt(text) for text in texts])
+    (gradient,) = torch.autograd.grad(x0.square().mean(), [x])
+    for i, expected in enumerate(x0.detach()):
+        assert distance(found["x0"][i], expected) < 1e-5
+        assert distance(found["gradient"][i], gradient[i]) < 1e-5
+        assert distance(others[i], expected) > 1e-3
+
+
+@pytest.mark.parametrize("with_lora", [False, True])
+def test_a_ksampler_picture_is_the_worlds(
+    server: ComfyServer, weights: Path, model: ShapesModel, loras: tuple[Path, Path], with_lora: bool
+) -> None:
+    """Ten Euler steps with guidance from the same seed, without a LoRA and with one in core's loader."""
+    graph = world(weights)
+    graph["lora"] = node("LoraLoaderModelOnly", model=["world", 0], lora_name=CONTENT, strength_model=1.0)
+    source = ["lora" if with_lora else "world", 0]
+    add_sampling(graph, "sks1 zwx2", model=source, seed=5, steps=WHOLE_TIMESTEPS, cfg=4.0, count=3)
+    prefix = f"world_{with_lora}"
+    graph["latents"] = node("SaveLatent", samples=["sampler", 0], filename_prefix=prefix)
+    history = server.run(graph)
+    (path,) = (server.base / "output").glob(f"{prefix}_*.latent")
+    found = load_file(path)["latent_tensor"]
+
+    expected = plain = sampled_latents(model, "sks1 zwx2", seed=5, count=3, steps=WHOLE_TIMESTEPS, cfg=4.0)
+    if with_lora:
+        with applied(model, folded(loras[0], model)):
+            expected = sampled_latents(model, "sks1 zwx2", seed=5, count=3, steps=WHOLE_TIMESTEPS, cfg=4.0)
+        assert distance(plain, expected) > 0.1
+    assert distance(found, expected) < 1e-5
+    pictures = as_the_world_paints(server.images(history)["save"])
+    assert (pictures - decode_latent(expected)).abs().max() < 1.1 / 127.5  # the host cuts to 8 bits, it does not round
+
+
+def masks_of_the_nodes(server: ComfyServer, graph: Graph, prefix: str) -> dict[str, Tensor]:
+    server.run(add_save(graph, ["merge", 0], prefix, what="masks only"), timeout=600)
+    (path,) = server.loras.glob(f"{prefix}_*.masks.safetensors")
+    return dict(read_masks(path).values)
+
+
+def difference(masks: dict[str, Tensor], gates: Gates) -> float:
+    """The largest one. Three steps move a mask by up to 0.03, and another prompt or picture sends many elsewhere."""
+    assert masks.keys() == gates.slots.keys()
+    return max(float((masks[name] - gates.values[slot.whole]).abs().max()) for name, slot in gates.slots.items())
+
+
+@pytest.mark.parametrize(
+    ("case", "options"),
+    [
+        ("default", {}),
+        ("other", {"initialisation": "random", "cycle_route": "differentiable", "gradient_checkpointing": True}),
+    ],
+)
+def test_a_merge_by_the_nodes_is_the_engines(
+    server: ComfyServer,
+    weights: Path,
+    model: ShapesModel,
+    loras: tuple[Path, Path],
+    case: str,
+    options: dict[str, Any],
+) -> None:
+    """From pictures through LoadImage and VAE, three steps: the saved masks are those that the engine reaches alone."""
+    graph = add_world_merge(world(weights), CONTENT, STYLE, PROMPTS, steps=3, seed=7, options=options)
+    generator = torch.Generator().manual_seed(3)
+    latents: dict[str, Tensor] = {}
+    for side in ("content", "style"):
+        pictures = render(torch.tensor([14, 3, 20]), torch.tensor([1, 15, 21]), generator)
+        latents[side] = encode_picture(give_pictures(server, graph, side, pictures))
+    masks = masks_of_the_nodes(server, graph, f"world/{case}")
+
+    config = MergeConfig(
+        steps=3, seed=7, **{key: value for key, value in options.items() if key != "gradient_checkpointing"}
+    )
+    assert difference(masks, trained_gates(model, loras, latents, PROMPTS, config)) < 1e-4
+    elsewhere = trained_gates(model, loras, latents, ("a sks2", PROMPTS[1]), config)
+    assert difference(masks, elsewhere) > 0.02
+
+
+def test_a_merge_without_pictures_is_the_engines(
+    server: ComfyServer, weights: Path, model: ShapesModel, loras: tuple[Path, Path]
+) -> None:
+    """The pictures that the merge samples for itself are those of each LoRA in the benchmarks' sampler."""
+    own = {"own_pictures": 2, "own_pictures_steps": WHOLE_TIMESTEPS, "own_pictures_cfg": 3.0}
+    graph = add_world_merge(world(weights), CONTENT, STYLE, PROMPTS, steps=3, seed=8, options=own)
+    masks = masks_of_the_nodes(server, graph, "world/own")
+    latents: dict[str, Tensor] = {}
+    for side, path, seed, text in zip(("content", "style"), loras, (8, 8 ^ 0x5EED), PROMPTS, strict=True):
+        with applied(model, folded(path, model)):
+            made = [sampled_latents(model, text, seed + i, count=1, steps=WHOLE_TIMESTEPS, cfg=3.0) for i in range(2)]
+        latents[side] = torch.cat(made)
+    gates = trained_gates(model, loras, latents, PROMPTS, MergeConfig(steps=3, seed=8))
+    assert difference(masks, gates) < 1e-4

@@ -1,0 +1,91 @@
+"""API graphs in the shapes world, and its pictures on their way into and out of the host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.shapes_world.names import CONTENTS, STYLES
+from host.comfy_host import ComfyServer
+from host.graphs import Graph, node
+from host.merge_graphs import add_merge
+
+SIDE = 128  # pixels of a picture in the host; the world's own pictures are a quarter of it
+
+
+def world(weights: Path) -> Graph:
+    """MODEL, CLIP and VAE of the world in node "world"."""
+    words = {"contents": CONTENTS, "styles": STYLES}
+    tables = {kind: " ".join(entry.name for entry in table) for kind, table in words.items()}
+    return {"world": node("DuoLoRATestShapesWorld", weights=str(weights), **tables)}
+
+
+def add_world_merge(graph: Graph, content: str, style: str, prompts: tuple[str, str], **settings: Any) -> Graph:
+    """Adds the merge of two LoRA files with a prompt each; the combined prompt is both words."""
+    add_merge(
+        graph,
+        content,
+        style,
+        model=["world", 0],
+        clip=["world", 1],
+        combined_prompt=" ".join(prompts),
+        resolution=SIDE,
+        **settings,
+    )
+    for side, prompt in zip(("content", "style"), prompts, strict=True):
+        graph[f"merge.{side}"]["inputs"]["prompt"] = prompt
+    return graph
+
+
+def give_pictures(server: ComfyServer, graph: Graph, side: str, pictures: Tensor) -> Tensor:
+    """Connects pictures (n, 3, 32, 32) in [-1, 1] to one loader; returns them as 8-bit files hold them."""
+    levels = (pictures * 127.5 + 127.5).round().clamp(0, 255)
+    last: list[Any] = []
+    for i, picture in enumerate(F.interpolate(levels, scale_factor=SIDE // 32, mode="nearest")):
+        name = f"{side}{i}"
+        array = picture.to(torch.uint8).permute(1, 2, 0).numpy()
+        Image.fromarray(array).save(server.base / "input" / f"{name}.png")
+        graph[name] = node("LoadImage", image=f"{name}.png")
+        if last:
+            graph[f"{name}.batch"] = node("ImageBatch", image1=last, image2=[name, 0])
+        last = [f"{name}.batch" if last else name, 0]
+    graph[f"merge.{side}"]["inputs"]["pictures"] = last
+    graph["merge"]["inputs"]["vae"] = ["world", 2]
+    return levels / 127.5 - 1
+
+
+def add_sampling(
+    graph: Graph, prompt: str, *, model: list[Any], seed: int, steps: int, cfg: float, count: int
+) -> Graph:
+    """Adds KSampler (node "sampler") and SaveImage (node "save") for `count` pictures of one prompt."""
+    graph["positive"] = node("CLIPTextEncode", clip=["world", 1], text=prompt)
+    graph["negative"] = node("CLIPTextEncode", clip=["world", 1], text="")
+    graph["latent"] = node("EmptyLatentImage", width=SIDE, height=SIDE, batch_size=count)
+    graph["sampler"] = node(
+        "KSampler",
+        model=model,
+        positive=["positive", 0],
+        negative=["negative", 0],
+        latent_image=["latent", 0],
+        seed=seed,
+        steps=steps,
+        cfg=cfg,
+        sampler_name="euler",
+        scheduler="normal",
+        denoise=1.0,
+    )
+    graph["decode"] = node("VAEDecode", samples=["sampler", 0], vae=["world", 2])
+    graph["save"] = node("SaveImage", images=["decode", 0], filename_prefix="world")
+    return graph
+
+
+def as_the_world_paints(images: list[np.ndarray]) -> Tensor:
+    """The host's pictures (128, 128, 3) uint8 as (n, 3, 32, 32) in [-1, 1]."""
+    pictures = torch.stack([torch.from_numpy(image.copy()) for image in images]).movedim(-1, 1)
+    return F.avg_pool2d(pictures.float(), SIDE // 32) / 127.5 - 1
