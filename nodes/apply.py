@@ -12,30 +12,9 @@ from ..duolora_core.merged import combine
 from .host.models import apply_lora
 from .schema import schema
 from .sockets import CATEGORY, MergedSocket, MergeResult
+from .widgets import strength_input, strength_inputs
 
 MOST_CONCEPTS = 4
-
-
-def strength_inputs() -> list[io.Input]:
-    """The two dials that stay free after training."""
-    return [
-        io.Float.Input(
-            "content_strength",
-            default=1.0,
-            min=-5.0,
-            max=5.0,
-            step=0.05,
-            tooltip="How strongly the subject shows. 1 is as trained; changing it needs no new training.",
-        ),
-        io.Float.Input(
-            "style_strength",
-            default=1.0,
-            min=-5.0,
-            max=5.0,
-            step=0.05,
-            tooltip="How strongly the style shows. 1 is as trained; changing it needs no new training.",
-        ),
-    ]
 
 
 class ApplyMergedLora(io.ComfyNode):
@@ -88,15 +67,7 @@ class MultiConceptCombine(io.ComfyNode):
             for i in range(1, MOST_CONCEPTS + 1)
         ]
         weights = [
-            io.Float.Input(
-                f"weight_{i}",
-                default=1.0,
-                min=-5.0,
-                max=5.0,
-                step=0.05,
-                tooltip=f"How strongly merge number {i} counts.",
-            )
-            for i in range(1, MOST_CONCEPTS + 1)
+            strength_input(f"weight_{i}", f"How strongly merge number {i} counts.") for i in range(1, MOST_CONCEPTS + 1)
         ]
         return schema(
             "Combine",

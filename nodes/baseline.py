@@ -17,6 +17,7 @@ from .schema import schema
 from .sockets import CATEGORY, ConceptSocket, LoadedConcept, LoraModelSocket, LossMapSocket, MergeOptions, OptionsSocket
 from .studio import Studio
 from .training import History, loss_map
+from .widgets import resolution_input, seed_input, steps_input, strength_input
 
 
 class BaselineMerge(io.ComfyNode):
@@ -57,32 +58,19 @@ class BaselineMerge(io.ComfyNode):
                     "contradicting ones are settled. DARE (in core space): a random half of all changes, doubled. "
                     "ZipLoRA: a mask per output channel, or per input channel, is trained; connect clip.",
                 ),
-                _strength("content_strength", "subject"),
-                _strength("style_strength", "style"),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="For DARE and ZipLoRA. With the seed, resolution and options of a ZipRank Merge, ZipLoRA "
-                    "trains on its pictures.",
+                strength_input("content_strength", _strength_tooltip("subject")),
+                strength_input("style_strength", _strength_tooltip("style")),
+                seed_input(
+                    "For DARE and ZipLoRA. With the seed, resolution and options of a ZipRank Merge, ZipLoRA trains on "
+                    "its pictures."
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=ZipLoraConfig().steps,
-                    min=1,
-                    max=10000,
-                    tooltip="Training steps of ZipLoRA; 100 as in its paper. Not used by the other methods.",
+                steps_input(
+                    ZipLoraConfig().steps,
+                    "Training steps of ZipLoRA; 100 as in its paper. Not used by the other methods.",
                 ),
-                io.Int.Input(
-                    "resolution",
-                    default=1024,
-                    min=64,
-                    max=2048,
-                    step=64,
-                    tooltip="Training size of ZipLoRA in pixels (the side of a square of equal area). Not used by the "
-                    "other methods.",
+                resolution_input(
+                    "Training size of ZipLoRA in pixels (the side of a square of equal area). Not used by the other "
+                    "methods."
                 ),
                 io.Clip.Input(
                     "clip",
@@ -143,15 +131,8 @@ class BaselineMerge(io.ComfyNode):
         )
 
 
-def _strength(name: str, what: str) -> io.Input:
-    return io.Float.Input(
-        name,
-        default=1.0,
-        min=-5.0,
-        max=5.0,
-        step=0.05,
-        tooltip=f"Only for {STACK}: how strongly the {what} shows. All methods follow the strengths of the loaders.",
-    )
+def _strength_tooltip(shown: str) -> str:
+    return f"Only for {STACK}: how strongly the {shown} shows. All methods follow the strengths of the loaders."
 
 
 def _notes(pair: LoraPair, method: str, history: History | None, text_left_out: bool) -> list[str]:

@@ -11,6 +11,7 @@ from ..duolora_core.lora_file import LoraFile, lora_from_tensors, read_lora, tri
 from .host import files
 from .schema import schema
 from .sockets import CATEGORY, ConceptSocket, LoadedConcept, LoraModelSocket
+from .widgets import strength_input
 
 FROM_SOCKET = "(connected LORA_MODEL)"
 
@@ -45,14 +46,9 @@ class _LoadConcept(io.ComfyNode):
                     tooltip="A prompt with the LoRA's trigger words that shows it alone. Left empty, the trigger words "
                     "in the file are used.",
                 ),
-                io.Float.Input(
+                strength_input(
                     "strength",
-                    default=1.0,
-                    min=-5.0,
-                    max=5.0,
-                    step=0.05,
-                    tooltip="The strength at which this LoRA is at its best alone. The merge learns from it at "
-                    "that strength.",
+                    "The strength at which this LoRA is at its best alone. The merge learns from it at that strength.",
                 ),
                 LoraModelSocket.Input(
                     "lora",

@@ -24,6 +24,7 @@ from .sockets import (
 )
 from .studio import Studio
 from .training import loss_map
+from .widgets import resolution_input, seed_input, steps_input
 
 _DEFAULT = MergeConfig()
 
@@ -55,30 +56,11 @@ class ZipRankMerge(io.ComfyNode):
                     "trigger "
                     "words. Left empty, both prompts are joined by a comma.",
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=_DEFAULT.steps,
-                    min=1,
-                    max=10000,
-                    tooltip="Training steps. 100 as in the paper; 20 are enough for a first look.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="The same seed and inputs give the same masks on the same device.",
-                ),
-                io.Int.Input(
-                    "resolution",
-                    default=1024,
-                    min=64,
-                    max=2048,
-                    step=64,
-                    tooltip="Training size in pixels (the side of a square of equal area). 1024 is SDXL's own; "
-                    "768 or 512 "
-                    "need less memory and time.",
+                steps_input(_DEFAULT.steps, "Training steps. 100 as in the paper; 20 are enough for a first look."),
+                seed_input("The same seed and inputs give the same masks on the same device."),
+                resolution_input(
+                    "Training size in pixels (the side of a square of equal area). 1024 is SDXL's own; 768 or 512 "
+                    "need less memory and time."
                 ),
                 io.Combo.Input(
                     "layer_prior",

@@ -1,0 +1,36 @@
+"""Inputs that several nodes have in common, so that the same dial has the same bounds wherever it is met."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+
+def strength_input(name: str, tooltip: str) -> io.Input:
+    """A strength or weight; 1 is as it is."""
+    return io.Float.Input(name, default=1.0, min=-5.0, max=5.0, step=0.05, tooltip=tooltip)
+
+
+def strength_inputs() -> list[io.Input]:
+    """The two dials that stay free after training."""
+    return [
+        strength_input(
+            f"{role}_strength",
+            f"How strongly the {shown} shows. 1 is as trained; changing it needs no new training.",
+        )
+        for role, shown in (("content", "subject"), ("style", "style"))
+    ]
+
+
+def steps_input(default: int, tooltip: str) -> io.Input:
+    """Training steps."""
+    return io.Int.Input("steps", default=default, min=1, max=10000, tooltip=tooltip)
+
+
+def seed_input(tooltip: str) -> io.Input:
+    """The whole range that ComfyUI's own samplers take."""
+    return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=tooltip)
+
+
+def resolution_input(tooltip: str) -> io.Input:
+    """Training size in pixels, the side of a square of equal area."""
+    return io.Int.Input("resolution", default=1024, min=64, max=2048, step=64, tooltip=tooltip)
