@@ -25,7 +25,6 @@ from duolora_core import (
     Picture,
     UNetLayout,
     attach,
-    initial_gates,
     kohya_state_dict,
     layer_roles,
     layout_from_shapes,
@@ -33,6 +32,7 @@ from duolora_core import (
     make_merged,
     make_pair,
     place,
+    starting_gates,
     train,
 )
 from duolora_core.denoiser import Prediction
@@ -76,11 +76,11 @@ def main() -> None:
     concepts = [place(random_lora(denoiser.layout, wanted.rank, seed), denoiser.layout) for seed in (1, 2)]
     pair = make_pair(concepts[0], concepts[1], denoiser.layout)
     basis_seconds = time.perf_counter() - started
-    roles = layer_roles(denoiser.layout)
-    gates = initial_gates(pair, roles)
+    config = MergeConfig(steps=wanted.steps, micro_batch=4)
+    roles = layer_roles(denoiser.layout, config.layer_prior)
+    gates = starting_gates(pair, roles, config)
     latents = [torch.randn(4, wanted.pixels // 8, wanted.pixels // 8, generator=_seeded(seed)) for seed in (3, 4)]
     pictures = [[Picture(latent, own, 9)] for own, latent in zip((7, 8), latents, strict=True)]
-    config = MergeConfig(steps=wanted.steps, micro_batch=4)
     with attach(denoiser.modules, pair, gates) as gated:
         reports = list(train(denoiser, gated, pictures[0], pictures[1], roles, config))
     started = time.perf_counter()

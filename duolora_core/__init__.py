@@ -5,7 +5,7 @@ The story, in the order of the calls:
     content = place(read_lora(path), layout)            # any format in, LowRank layers out
     pair = make_pair(content, style, layout)            # stacked, each in its SVD basis
     roles = layer_roles(layout, "resolution")           # which blocks carry content, which style
-    gates = initial_gates(pair, roles)                  # the masks, one number per rank component
+    gates = starting_gates(pair, roles, config)         # the masks, one number per rank component
     with attach(denoiser.modules, pair, gates) as gated:
         for report in train(denoiser, gated, content_pictures, style_pictures, roles, config):
             ...                                         # the caller owns progress, preview and interrupt
@@ -34,7 +34,7 @@ from .lora_save import kohya_state_dict
 from .low_rank import LowRank
 from .merged import MergedLora, combine, make_merged
 from .pair import LoraPair, make_pair
-from .trainer import Picture, StepReport, train
+from .trainer import Picture, StepReport, starting_gates, train
 from .unet_layout import UNetLayout, layout_from_shapes
 
 __all__ = [
@@ -63,5 +63,6 @@ __all__ = [
     "open_gates",
     "place",
     "read_lora",
+    "starting_gates",
     "train",
 ]

@@ -20,9 +20,10 @@ from .denoiser import Denoiser, network_output, noised
 from .errors import SettingsError, TrainingError
 from .evaluation import Sample, Target, backward, evaluate
 from .gated_lora import GatedLora
-from .gates import BlockGates, Gates, block_statistics
+from .gates import BlockGates, Gates, block_statistics, initial_gates
 from .layer_priors import Role
 from .losses import cycle_latent, layer_prior_loss
+from .pair import LoraPair
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,14 @@ class Penalty:
     term: str
     weight: float
     loss: Callable[[Gates], Tensor]
+
+
+def starting_gates(pair: LoraPair, roles: Mapping[str, Role], config: MergeConfig) -> Gates:
+    """The gates that a training by this config starts from; equal seeds give equal gates, see `initial_gates`."""
+    generator = torch.Generator().manual_seed(config.seed)
+    return initial_gates(
+        pair, roles, config.initialisation, config.content_threshold, config.style_threshold, generator
+    )
 
 
 def train(

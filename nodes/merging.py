@@ -12,10 +12,10 @@ from ..duolora_core import (
     LoraPair,
     MergeConfig,
     attach,
-    initial_gates,
     layer_roles,
     make_merged,
     make_pair,
+    starting_gates,
     train,
 )
 from ..duolora_core.lora_save import VERSION
@@ -40,10 +40,7 @@ def run_merge(
     with torch.inference_mode(False):
         roles = layer_roles(placed.layout, config.layer_prior)
         pair = make_pair(placed.content_concept, placed.style_concept, placed.layout, config.basis)
-        generator = torch.Generator().manual_seed(config.seed)
-        gates = initial_gates(
-            pair, roles, config.initialisation, config.content_threshold, config.style_threshold, generator
-        )
+        gates = starting_gates(pair, roles, config)
     content_pictures, style_pictures = studio.pictures(content, style, placed, combined_prompt, config.seed)
     shape = content_pictures[0].latent.shape
     with (

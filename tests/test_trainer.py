@@ -12,11 +12,13 @@ from benchmarks.ldm_unet import UNet
 from duolora_core import (
     PRESETS,
     Gates,
+    MergeConfig,
     attach,
     initial_gates,
     layer_roles,
     make_merged,
     open_gates,
+    starting_gates,
     train,
 )
 from training import BOTH_WEIGHTED, LAYERS, ROLES, small_pair, trained
@@ -142,19 +144,21 @@ def test_reports_count_steps_and_the_total_is_the_weighted_sum(unet: UNet, built
     assert reports[0].blocks != reports[-1].blocks
 
 
+def test_starting_gates_are_the_initial_ones_of_the_settings_and_follow_the_seed(built: World) -> None:
+    config = MergeConfig(initialisation="random", content_threshold=0.6, style_threshold=0.3, seed=5)
+    generator = torch.Generator().manual_seed(5)
+    expected = initial_gates(built.pair, ROLES, "random", 0.6, 0.3, generator).values
+    assert torch.equal(starting_gates(built.pair, ROLES, config).values, expected)
+    assert not torch.equal(starting_gates(built.pair, ROLES, replace(config, seed=6)).values, expected)
+    assert torch.equal(starting_gates(built.pair, ROLES, MergeConfig()).values, open_gates(built.pair).values)
+
+
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_presets_run(unet: UNet, name: str) -> None:
     config = replace(PRESETS[name], steps=2)
     built = world(LAYERS, ranks=(4, 4), basis=config.basis)
     roles = layer_roles(layout(), config.layer_prior)
-    start = initial_gates(
-        built.pair,
-        roles,
-        config.initialisation,
-        config.content_threshold,
-        config.style_threshold,
-        torch.Generator().manual_seed(config.seed),
-    )
+    start = starting_gates(built.pair, roles, config)
     outcome = trained(TinyDenoiser(unet), built, config, start)
     assert len(outcome.reports) == 2
     assert all(math.isfinite(value) for report in outcome.reports for value in report.losses.values())

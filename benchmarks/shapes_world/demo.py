@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from duolora_core import MergeConfig, attach, initial_gates, kohya_state_dict, layer_roles, make_merged, train
+from duolora_core import MergeConfig, attach, kohya_state_dict, layer_roles, make_merged, starting_gates, train
 from duolora_core.baselines import stack
 from duolora_core.lora_save import write_safetensors
 from duolora_core.merged import FoldedLora
@@ -44,7 +44,7 @@ def main() -> None:
 
     pair = bench.pair(case, config.basis)
     roles = layer_roles(pair.layout, config.layer_prior)
-    gates = initial_gates(pair, roles, config.initialisation, config.content_threshold, config.style_threshold)
+    gates = starting_gates(pair, roles, config)
     started = time.perf_counter()
     content_pictures, style_pictures = bench.pictures(case)
     with attach(bench.denoiser.modules, pair, gates) as gated:

@@ -14,11 +14,11 @@ from duolora_core import (
     MergeConfig,
     Picture,
     attach,
-    initial_gates,
     layer_roles,
     make_pair,
     place,
     read_lora,
+    starting_gates,
     train,
 )
 from duolora_core.gates import Gates
@@ -83,9 +83,7 @@ class Workbench:
         """The case's pair and the gates that the engine trained; `roles` replaces those of the layer prior."""
         pair = self.pair(case, config.basis)
         roles = roles or layer_roles(self.denoiser.layout, config.layer_prior)
-        generator = torch.Generator().manual_seed(config.seed)
-        thresholds = config.content_threshold, config.style_threshold
-        gates = initial_gates(pair, roles, config.initialisation, *thresholds, generator)
+        gates = starting_gates(pair, roles, config)
         content, style = self.pictures(case, source)
         with attach(self.denoiser.modules, pair, gates) as gated:
             for _ in train(self.denoiser, gated, content, style, roles, config):

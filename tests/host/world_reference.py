@@ -17,11 +17,11 @@ from duolora_core import (
     MergeConfig,
     Picture,
     attach,
-    initial_gates,
     layer_roles,
     make_pair,
     place,
     read_lora,
+    starting_gates,
     train,
 )
 from duolora_core.merged import FoldedLora
@@ -71,9 +71,7 @@ def trained_gates(
     placed = [place(read_lora(path), denoiser.layout) for path in loras]
     pair = make_pair(placed[0], placed[1], denoiser.layout, config.basis)
     roles = layer_roles(denoiser.layout, config.layer_prior)
-    generator = torch.Generator().manual_seed(config.seed)
-    thresholds = config.content_threshold, config.style_threshold
-    gates = initial_gates(pair, roles, config.initialisation, *thresholds, generator)
+    gates = starting_gates(pair, roles, config)
     with attach(denoiser.modules, pair, gates) as gated:
         for _ in train(denoiser, gated, content, style, roles, config):
             pass
