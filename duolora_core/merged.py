@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .concept import Concept
 from .errors import SettingsError
 from .gates import DEAD_GATE, Gates
 from .low_rank import LowRank, concat
 from .pair import LoraPair
+from .unet_layout import UNetLayout
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,13 @@ def make_merged(pair: LoraPair, gates: Gates, recipe: Mapping[str, Any] | None =
         shapes={name: pair.layout.layers[name].shape for name in (*pair.names, *sorted(offsets - set(pair.names)))},
         recipe=dict(recipe or {}),
     )
+
+
+def unet_part(concept: Concept, layout: UNetLayout) -> FoldedLora:
+    """One placed LoRA by itself as an ordinary LoRA; its text encoder part, which CLIP takes, is left out."""
+    names = dict.fromkeys([*concept.layers, *(name for name, _ in concept.offsets)])
+    shapes = {name: layout.layers[name].shape for name in names}
+    return FoldedLora(concept.layers, {}, concept.offsets, shapes, 0.0)
 
 
 def combine(merges: Sequence[MergedLora], weights: Sequence[float] | None = None) -> MergedLora:

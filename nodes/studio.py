@@ -10,7 +10,7 @@ import torch
 
 from ..duolora_core import Concept, LoraPair, Picture, UNetLayout, kohya_state_dict
 from ..duolora_core.errors import SettingsError
-from ..duolora_core.merged import FoldedLora
+from ..duolora_core.merged import unet_part
 from .host.pictures import SelfMade, encode_pictures, sample_latents
 from .host.prompts import clip_with, condition, encode
 from .sockets import LoadedConcept, MergeOptions
@@ -59,19 +59,12 @@ class Studio:
             how = SelfMade(
                 options.self_made_count, options.self_made_steps, options.self_made_cfg, options.negative_prompt
             )
-            state = kohya_state_dict(_alone(concept, layout), torch.float32)
+            state = kohya_state_dict(unet_part(concept, layout), torch.float32)
             negative = encode(clip, how.negative_prompt)
             latents = sample_latents(self.model, state, own, negative, self.resolution, how, seed)
         # The conditions hold the size, and all pictures of one concept have the same.
         conditions = [condition(self.model, prompt, latents[0]) for prompt in (own, combined)]
         return [Picture(latent, *conditions) for latent in latents]
-
-
-def _alone(concept: Concept, layout: UNetLayout) -> FoldedLora:
-    """One concept as an ordinary LoRA for the UNet."""
-    names = {*concept.layers, *(name for name, _ in concept.offsets)}
-    shapes = {name: layout.layers[name].shape for name in names}
-    return FoldedLora(concept.layers, {}, concept.offsets, shapes, 0.0)
 
 
 def clip_for(clip: Any, concepts: Sequence[Concept]) -> Any:

@@ -12,7 +12,7 @@ from duolora_core import Concept, Gates, LowRank, MergedLora, attach, combine, m
 from duolora_core.errors import SettingsError
 from duolora_core.gated_lora import Row
 from duolora_core.gates import DEAD_GATE
-from duolora_core.merged import FoldedLora
+from duolora_core.merged import FoldedLora, unet_part
 from worlds import (
     TEXT_SHAPES,
     VARIED,
@@ -200,6 +200,24 @@ def test_text_parts_and_offsets_follow_the_strengths_alone(content: float, style
     assert torch.allclose(norm, torch.full((64,), content * 1.0 + style * 2.0))
     assert ((LAYERS[0], "bias") in folded.offsets) == (content != 0)
     assert ((LAYERS[1], "bias") in folded.offsets) == (style != 0)
+
+
+def test_the_unet_part_of_a_lora_is_a_merge_whose_other_side_is_off() -> None:
+    """The same layers and offsets, no text encoder part, and the shape of everything that is changed."""
+    text = next(iter(TEXT_SHAPES))
+    factors = random_factors(shapes_of(LAYERS[:2]) | {text: TEXT_SHAPES[text]}, 2)
+    one = concept(factors, offsets={"middle_block.1.norm.diff": torch.ones(64)})
+    other = concept(random_factors(shapes_of(LAYERS[1:3]), 3))
+    part = unet_part(one, layout())
+    pair = make_pair(one, other, layout())
+    folded = make_merged(pair, open_gates(pair)).fold(1.0, 0.0)
+    assert one.text and not part.text
+    assert part.layers.keys() == folded.layers.keys()
+    for name, low_rank in part.layers.items():
+        assert relative(dense_low_rank(low_rank), dense_low_rank(folded.layers[name])) < 1e-6
+    assert part.offsets.keys() == folded.offsets.keys() == {("middle_block.1.norm", "weight")}
+    assert torch.equal(part.offsets["middle_block.1.norm", "weight"], torch.ones(64))
+    assert part.shapes == {name: layout().layers[name].shape for name in (*LAYERS[:2], "middle_block.1.norm")}
 
 
 def worlds(count: int) -> list[tuple[World, Gates, MergedLora]]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from duolora_core import LowRank, kohya_state_dict, place, read_lora
 from duolora_core.lora_save import write_safetensors
-from duolora_core.merged import FoldedLora
+from duolora_core.merged import FoldedLora, unet_part
 
 from .model import WEIGHTS, Prompt, ShapesModel, encode_picture, load_model
 from .names import CONTENTS, SPLITS, STYLES, Entry, Split, labels
@@ -143,9 +143,8 @@ def lora_path(kind: Kind, label: int) -> Path:
 
 def load_concept(model: ShapesModel, kind: Kind, label: int) -> FoldedLora:
     """A committed concept LoRA, read the way any LoRA file is read."""
-    concept = place(read_lora(lora_path(kind, label)), model.layout)
-    shapes = {name: model.layout.layers[name].shape for name in concept.layers}
-    return FoldedLora(concept.layers, {}, {}, shapes, 0.0)
+    layout = model.layout
+    return unet_part(place(read_lora(lora_path(kind, label)), layout), layout)
 
 
 def novel_concepts(*splits: Split) -> list[tuple[Kind, int]]:

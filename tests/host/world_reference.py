@@ -24,7 +24,7 @@ from duolora_core import (
     starting_gates,
     train,
 )
-from duolora_core.merged import FoldedLora
+from duolora_core.merged import FoldedLora, unet_part
 
 
 def prompt(text: str) -> Prompt:
@@ -37,8 +37,8 @@ def prompt(text: str) -> Prompt:
 
 def folded(path: Path, model: ShapesModel) -> FoldedLora:
     """A LoRA file as the benchmarks apply it."""
-    concept = place(read_lora(path), model.layout)
-    return FoldedLora(concept.layers, {}, {}, {name: model.layout.layers[name].shape for name in concept.layers}, 0.0)
+    layout = model.layout
+    return unet_part(place(read_lora(path), layout), layout)
 
 
 def sampled_latents(model: ShapesModel, text: str, seed: int, count: int, steps: int, cfg: float) -> Tensor:
