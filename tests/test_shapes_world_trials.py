@@ -10,7 +10,8 @@ from benchmarks.shapes_world.ablation import DUOLORA, OTHERS
 from benchmarks.shapes_world.calibration import base_accuracies
 from benchmarks.shapes_world.cases import case_of
 from benchmarks.shapes_world.methods import METHODS, OURS, ZIPLORA, DuoLora, Stack, TrainingFree, ZipLora, k_lora
-from benchmarks.shapes_world.trials import SEED, Trial, as_bytes, paint_with, run
+from benchmarks.shapes_world.render import as_image
+from benchmarks.shapes_world.trials import SEED, Trial, paint_with, run
 from benchmarks.shapes_world.workbench import Workbench, open_workbench
 from duolora_core import MergeConfig
 from duolora_core.baselines import stack
@@ -68,13 +69,13 @@ def test_a_lora_that_changes_with_the_progress_is_applied_at_every_step(bench: W
 def test_an_outcome_repeats(bench: Workbench) -> None:
     """Equal trials give equal verdicts and pictures; every file is an ordinary one of some size, K-LoRA's is none."""
     first, second = (run(Trial("x", Stack(), CASE, 4)) for _ in range(2))
-    assert np.array_equal(first.examples, second.examples)
+    assert first.examples == second.examples
     assert np.array_equal(first.seen[0], second.seen[0])
     assert first.bytes > 10_000
     assert run(Trial("k", TrainingFree(k_lora), CASE, 2)).bytes == 0
     noise = SEED + CASE.content * 100 + CASE.style
     painted = paint_with(bench.model, stack(bench.pair(CASE)), [CASE.prompt] * 4, noise)
-    assert np.array_equal(as_bytes(painted), first.examples)
+    assert [as_image(picture) for picture in painted] == first.examples
 
 
 def test_studies_and_tables_name_what_exists() -> None:

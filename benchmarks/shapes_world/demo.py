@@ -26,7 +26,8 @@ from .cases import case_of
 from .concepts import load_concept
 from .judging import judge
 from .names import CONTENTS, STYLES
-from .trials import SEED, as_bytes, paint_with
+from .render import as_image
+from .trials import SEED, paint_with
 from .workbench import open_workbench
 
 PICTURES, SHOWN = 32, 6
@@ -71,7 +72,7 @@ def main() -> None:
         painted = paint_with(bench.model, lora, prompts, SEED)
         verdict = judge(painted, prompts, bench.oracle)
         _say(f"  {name:13} content {verdict.content:.2f}   style {verdict.style:.2f}   both {verdict.both:.2f}")
-        rows.append([Image.fromarray(picture) for picture in as_bytes(painted[:SHOWN])])
+        rows.append([as_image(picture) for picture in painted[:SHOWN]])
         names.append(f"{name}  {verdict.content:.2f} / {verdict.style:.2f}")
     sheet = wanted.out / "contact_sheet.png"
     note = f"content / style accuracy over {PICTURES} pictures of '{content.name} {style.name}'"

@@ -54,7 +54,7 @@ def write_report(findings: Findings, docs: Path) -> None:
 def contact_sheet(table: Mapping[str, Sequence[Outcome]]) -> Image.Image:
     """One row for each method and one column for each case; the same noise down a column."""
     cases = [outcome.case.name for outcome in next(iter(table.values()))]
-    rows = [[Image.fromarray(outcome.examples[0]) for outcome in row] for row in table.values()]
+    rows = [[outcome.examples[0] for outcome in row] for row in table.values()]
     names = [f"{name}  {summarise([o.verdict for o in row], 1).harmonic:.2f}" for name, row in table.items()]
     return picture_grid(rows, names, cases, cell=64)
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from .concepts import concept_pictures
 from .judging import Verdict, judge, paint
 from .methods import Lora, Method
 from .model import Prompt, ShapesModel
+from .render import as_image
 from .sample import Denoise
 from .workbench import open_workbench
 from .workers import side_by_side
@@ -51,7 +52,7 @@ class Outcome:
 
     Attributes:
         seen: (pictures, 3) as in Verdict, for strengths 1 and 1 and then for each of the others
-        examples: (4, 32, 32, 3) uint8, the first pictures
+        examples: the first four pictures
         seconds: of the merge alone, in one thread
         bytes: of the fp16 file; 0 where the method does not fold into one
     """
@@ -59,7 +60,7 @@ class Outcome:
     name: str
     case: Case
     seen: tuple[Any, ...]
-    examples: Any
+    examples: Sequence[Image.Image]
     parameters: int
     seconds: float
     bytes: int
@@ -90,7 +91,7 @@ def run(trial: Trial) -> Outcome:
         name=trial.name,
         case=trial.case,
         seen=tuple(judge(each, prompts[: len(each)], bench.oracle, sorted(foreign)).seen.numpy() for each in painted),
-        examples=as_bytes(painted[0][:4]),
+        examples=[as_image(picture) for picture in painted[0][:4]],
         parameters=made.parameters,
         seconds=seconds,
         bytes=len(save(kohya_state_dict(lora))) if isinstance(lora, FoldedLora) else 0,
@@ -116,11 +117,6 @@ def _lent(model: ShapesModel, lora: Lora) -> Generator[Denoise, None, None]:
             return changed(x, sigma, prompts)
 
     yield denoise
-
-
-def as_bytes(pictures: Tensor) -> Any:
-    """(n, 3, h, w) in [-1, 1] → (n, h, w, 3) uint8 array."""
-    return ((pictures.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy().astype(np.uint8)
 
 
 def run_all(trials: Sequence[Trial], workers: int | None = None) -> Iterator[Outcome]:
