@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.shapes_world.applied import applied, relative_norm
-from benchmarks.shapes_world.concepts import ConceptConfig, concept_pictures, train_concept
+from benchmarks.shapes_world.cases import case_of
+from benchmarks.shapes_world.concepts import ConceptConfig, concept_pictures, load_concept, train_concept
 from benchmarks.shapes_world.model import (
     Prompt,
     ShapesDenoiser,
@@ -21,8 +22,10 @@ from benchmarks.shapes_world.model import (
     save_model,
 )
 from benchmarks.shapes_world.names import CONTENTS, STYLES, labels
+from benchmarks.shapes_world.oracle import Oracle
 from benchmarks.shapes_world.render import render
 from benchmarks.shapes_world.sample import sample
+from benchmarks.shapes_world.workbench import Workbench
 from duolora_core.denoiser import network_output, noised
 
 
@@ -91,6 +94,19 @@ def test_a_concept_lora_lowers_its_own_loss_and_leaves_the_model(model: ShapesMo
         assert any(not torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert relative_norm(model, lora) > 0
+
+
+def test_a_missing_concept_lora_is_named_with_what_makes_it(
+    model: ShapesModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is needed: applied alone, or as a side of a pair."""
+    monkeypatch.setattr("benchmarks.shapes_world.concepts.LORAS", tmp_path)
+    told = r"content_sks1\.safetensors is not there.*python -m benchmarks\.shapes_world\.concepts"
+    case = case_of("sks1+zwx1")
+    with pytest.raises(FileNotFoundError, match=told):
+        load_concept(model, "content", case.content)
+    with pytest.raises(FileNotFoundError, match=told):
+        Workbench(model, Oracle()).pair(case)
 
 
 def test_weights_survive_the_file_and_a_missing_file_says_what_to_do(model: ShapesModel, tmp_path: Path) -> None:

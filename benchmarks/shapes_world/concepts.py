@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duolora_core import LowRank, kohya_state_dict, place, read_lora
+from duolora_core import LoraFile, LowRank, kohya_state_dict, place, read_lora
 from duolora_core.lora_save import write_safetensors
 from duolora_core.merged import FoldedLora, unet_part
 
@@ -141,10 +141,22 @@ def lora_path(kind: Kind, label: int) -> Path:
     return LORAS / f"{kind}_{entry.name}.safetensors"
 
 
+def read_concept(kind: Kind, label: int) -> LoraFile:
+    """A committed concept LoRA, read the way any LoRA file is read.
+
+    Raises:
+        FileNotFoundError: it is not trained yet; says how to make it.
+    """
+    path = lora_path(kind, label)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there. Make it with: python -m benchmarks.shapes_world.concepts")
+    return read_lora(path)
+
+
 def load_concept(model: ShapesModel, kind: Kind, label: int) -> FoldedLora:
-    """A committed concept LoRA, read the way any LoRA file is read."""
+    """A committed concept LoRA as the model takes it; raises as `read_concept`."""
     layout = model.layout
-    return unet_part(place(read_lora(lora_path(kind, label)), layout), layout)
+    return unet_part(place(read_concept(kind, label), layout), layout)
 
 
 def novel_concepts(*splits: Split) -> list[tuple[Kind, int]]:

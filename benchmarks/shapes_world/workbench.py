@@ -17,7 +17,6 @@ from duolora_core import (
     layer_roles,
     make_pair,
     place,
-    read_lora,
     starting_gates,
     train,
 )
@@ -28,7 +27,7 @@ from duolora_core.zip_lora import Axis, ZipLoraConfig, ZippedLora, attach_zip, z
 
 from .applied import applied
 from .cases import Case
-from .concepts import Kind, concept_pictures, load_concept, lora_path
+from .concepts import Kind, concept_pictures, load_concept, read_concept
 from .model import Prompt, ShapesDenoiser, ShapesModel, encode_picture, load_model
 from .oracle import Oracle, load_oracle
 from .sample import sample
@@ -53,9 +52,7 @@ class Workbench:
 
     def pair(self, case: Case, basis: Basis = "svd") -> LoraPair:
         """The case's two committed LoRAs, read and placed as any file is."""
-        content, style = (
-            place(read_lora(lora_path(kind, label)), self.denoiser.layout) for kind, label in _sides(case)
-        )
+        content, style = (place(read_concept(kind, label), self.denoiser.layout) for kind, label in _sides(case))
         return make_pair(content, style, self.denoiser.layout, basis)
 
     def pictures(self, case: Case, source: PictureSource = "given") -> list[list[Picture]]:
