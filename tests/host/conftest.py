@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from host.comfy_host import HOW_TO_ENABLE, ComfyServer, Host, find_hosts
+from host.comfy_host import ComfyServer
+from host.hosts import HOW_TO_ENABLE, Host, find_hosts
 from host.lora_samples import Layer, attention_linears, load_layers, make_lora, text_layers
 from host.merge_graphs import CONTENT, STYLE
 
