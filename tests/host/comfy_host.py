@@ -1,11 +1,9 @@
-"""Finds real ComfyUI checkouts, starts one as a server, and talks to it over HTTP.
+"""Starts a ComfyUI checkout as a server, and talks to it over HTTP.
 
-    host = find_hosts()[0]
-    with ComfyServer(host, pack_root=root, fixtures_pack=fixtures) as server:
-        history = server.run(graph)
-        picture = server.images(history)["9"][0]  # (height, width, 3), uint8
+    with ComfyServer(find_hosts()[0], pack_root=root, fixtures_pack=fixtures) as server:
+        picture = server.images(server.run(graph))["9"][0]  # (height, width, 3), uint8
 
-The test process never imports ComfyUI: the host runs under its own python, in a temporary base directory.
+The server works in a temporary base directory.
 """
 
 from __future__ import annotations
@@ -14,11 +12,8 @@ import contextlib
 import io
 import json
 import os
-import re
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -26,7 +21,6 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +28,10 @@ import numpy as np
 from PIL import Image
 
 from host.comfy_events import EventStream
+from host.hosts import Host, free_port, offline_environment
 
 Graph = dict[str, dict[str, Any]]
 History = dict[str, Any]
-
-HOW_TO_ENABLE = (
-    "no ComfyUI found: check one out as ~/comfy/ComfyUI-<version> with a .venv of its own, "
-    "or set COMFYUI_PATH to its folder"
-)
 
 
 class GraphRejected(Exception):
@@ -67,56 +57,6 @@ class GraphFailed(Exception):
 
 class GraphInterrupted(GraphFailed):
     """The graph was stopped by an interrupt."""
-
-
-@dataclass(frozen=True)
-class Host:
-    """A ComfyUI checkout and the python that runs it."""
-
-    path: Path
-    version: str
-    python: Path
-
-    @classmethod
-    def at(cls, path: Path) -> Host:
-        """Read the version of the checkout and find its virtual environment."""
-        text = (path / "comfyui_version.py").read_text(encoding="utf-8")
-        match = re.search(r'__version__\s*=\s*"([^"]+)"', text)
-        python = path / ".venv" / "bin" / "python"
-        return cls(path, match[1] if match else path.name, python if python.exists() else Path(sys.executable))
-
-    def run_script(self, script: Path, *arguments: str | Path, timeout: float = 300) -> str:
-        """Run a script under the host's python; returns its output."""
-        command = [str(self.python), str(script), *map(str, arguments)]
-        done = subprocess.run(
-            command, env=offline_environment(), capture_output=True, text=True, timeout=timeout, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"{script.name} failed under ComfyUI {self.version}:\n{done.stdout}\n{done.stderr}")
-        return done.stdout
-
-
-def find_hosts() -> list[Host]:
-    """Every ~/comfy/ComfyUI-* folder with a main.py, and every folder named in COMFYUI_PATH."""
-    folders = sorted(Path("~/comfy").expanduser().glob("ComfyUI-*"))
-    folders += [Path(part).expanduser() for part in os.environ.get("COMFYUI_PATH", "").split(os.pathsep) if part]
-    unique = dict.fromkeys(folder.resolve() for folder in folders if (folder / "main.py").is_file())
-    return [Host.at(folder) for folder in unique]
-
-
-def offline_environment() -> dict[str, str]:
-    """The environment without the test process's python settings, and with downloads switched off."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PIP_NO_INDEX": "1", "DO_NOT_TRACK": "1"}
-    # A waiting torch thread sleeps instead of spinning: on a busy machine that is an order of magnitude.
-    return kept | offline | {"PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-
-
-def free_port() -> int:
-    """A port that nothing listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class ComfyServer:

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from host.comfy_host import HOW_TO_ENABLE, ComfyServer, Host, find_hosts
-from host.lora_samples import Layer, load_layers
+from host.comfy_host import ComfyServer
+from host.hosts import HOW_TO_ENABLE, Host, find_hosts
+from host.lora_samples import Layer, attention_linears, load_layers, make_lora, text_layers
+from host.merge_graphs import CONTENT, STYLE
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -91,6 +94,13 @@ def checkpoint_v_ztsnr(host: Host, server: ComfyServer) -> str:
     """The same for a v-predicting checkpoint with zero terminal SNR."""
     (server.checkpoints / "vega_v_ztsnr.safetensors").symlink_to(tiny_checkpoint(host, "vega_v", "--ztsnr"))
     return "vega_v_ztsnr.safetensors"
+
+
+@pytest.fixture(scope="session")
+def loras(server: ComfyServer, layers: list[Layer]) -> None:
+    """A content LoRA (kohya, attention and text encoders, rank 8) and a style LoRA (diffusers, all layers, rank 4)."""
+    make_lora(server.loras / CONTENT, attention_linears(layers), rank=8, alpha=4, te_layers=text_layers())
+    make_lora(server.loras / STYLE, layers, "diffusers", rank=4, seed=5, dtype=torch.bfloat16)
 
 
 @pytest.fixture

@@ -13,6 +13,23 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": class_type, "inputs": inputs}
 
 
+def ksampler(model: list[Any], *, seed: int, steps: int, cfg: float) -> dict[str, Any]:
+    """Euler from pure noise, between the nodes "positive", "negative" and "latent"."""
+    return node(
+        "KSampler",
+        model=model,
+        positive=["positive", 0],
+        negative=["negative", 0],
+        latent_image=["latent", 0],
+        seed=seed,
+        steps=steps,
+        cfg=cfg,
+        sampler_name="euler",
+        scheduler="normal",
+        denoise=1.0,
+    )
+
+
 def text_to_image(
     checkpoint: str,
     loras: Sequence[tuple[str, float]] = (),
@@ -39,19 +56,7 @@ def text_to_image(
         model, clip = [f"lora{index}", 0], [f"lora{index}", 1]
     graph["positive"] = node("CLIPTextEncode", clip=clip, text=positive)
     graph["negative"] = node("CLIPTextEncode", clip=clip, text=negative)
-    graph["sampler"] = node(
-        "KSampler",
-        model=model,
-        positive=["positive", 0],
-        negative=["negative", 0],
-        latent_image=["latent", 0],
-        seed=seed,
-        steps=steps,
-        cfg=cfg,
-        sampler_name="euler",
-        scheduler="normal",
-        denoise=1.0,
-    )
+    graph["sampler"] = ksampler(model, seed=seed, steps=steps, cfg=cfg)
     graph["decode"] = node("VAEDecode", samples=["sampler", 0], vae=["checkpoint", 2])
     graph["save"] = node("SaveImage", images=["decode", 0], filename_prefix=prefix)
     return graph

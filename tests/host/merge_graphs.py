@@ -11,6 +11,9 @@ from PIL import Image
 from host.comfy_host import ComfyServer
 from host.graphs import Graph, node, text_to_image
 
+CONTENT, STYLE = "content.safetensors", "style.safetensors"
+"""The LoRA files that the fixture `loras` makes."""
+
 CONTENT_PROMPT = "a photo of sks dog"
 STYLE_PROMPT = "a painting in wtrclr style"
 
@@ -131,6 +134,19 @@ def add_save(graph: Graph, merged: list[Any], prefix: str, *, name: str = "saved
 def painted(server: ComfyServer, graph: Graph, timeout: float = 300) -> np.ndarray:
     """The picture of node "save" as integers, (height, width, 3)."""
     return server.images(server.run(graph, timeout))["save"][0].astype(int)
+
+
+def saved_name(server: ComfyServer, prefix: str) -> str:
+    """The only file saved under a prefix, as the LoRA list shows it."""
+    (path,) = server.loras.glob(f"{prefix}_?????.safetensors")
+    return path.relative_to(server.loras).as_posix()
+
+
+def merged_picture_and_file(server: ComfyServer, checkpoint: str, prefix: str, **merge: Any) -> tuple[np.ndarray, str]:
+    """Merges the two LoRA files, paints with the merge and saves it; the picture and the saved file's name."""
+    graph = add_merge(models_only(checkpoint), CONTENT, STYLE, **merge)
+    graph = add_save(apply_and_paint(graph, ["merge", 0]), ["merge", 0], prefix)
+    return painted(server, graph, timeout=1800), saved_name(server, prefix)
 
 
 def give_pictures(server: ComfyServer, graph: Graph, name: str = "merge") -> Graph:

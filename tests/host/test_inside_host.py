@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.ldm_unet import SDXL, SEGMIND_VEGA, SSD_1B, UNet, layer_shapes
 from duolora_core import layout_from_shapes
-from host.comfy_host import Host
+from host.hosts import Host
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = {"SDXL": SDXL, "SSD_1B": SSD_1B, "SEGMIND_VEGA": SEGMIND_VEGA}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.shapes_world.names import CONTENTS, STYLES
 from host.comfy_host import ComfyServer
-from host.graphs import Graph, node
+from host.graphs import Graph, ksampler, node
 from host.merge_graphs import add_merge
 
 SIDE = 128  # pixels of a picture in the host; the world's own pictures are a quarter of it
@@ -67,19 +67,7 @@ def add_sampling(
     graph["positive"] = node("CLIPTextEncode", clip=["world", 1], text=prompt)
     graph["negative"] = node("CLIPTextEncode", clip=["world", 1], text="")
     graph["latent"] = node("EmptyLatentImage", width=SIDE, height=SIDE, batch_size=count)
-    graph["sampler"] = node(
-        "KSampler",
-        model=model,
-        positive=["positive", 0],
-        negative=["negative", 0],
-        latent_image=["latent", 0],
-        seed=seed,
-        steps=steps,
-        cfg=cfg,
-        sampler_name="euler",
-        scheduler="normal",
-        denoise=1.0,
-    )
+    graph["sampler"] = ksampler(model, seed=seed, steps=steps, cfg=cfg)
     graph["decode"] = node("VAEDecode", samples=["sampler", 0], vae=["world", 2])
     graph["save"] = node("SaveImage", images=["decode", 0], filename_prefix="world")
     return graph

@@ -1,0 +1,134 @@
+"""Refusing: other adapters, other models, damaged layers and broken files each raise an error that names them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from duolora_core import DuoLoraError, lora_from_tensors, read_lora
+from duolora_core.errors import LoraFileError, ModelMismatchError
+from one_layer import SDXL_KEY, pair_of
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("DoRA", ["dora_scale", "lora_up.weight", "lora_down.weight"]),
+        ("DoRA", ["lora_magnitude_vector.default.weight", "lora_A.default.weight", "lora_B.default.weight"]),
+        ("LoHa", ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "alpha"]),
+        ("LoKr", ["lokr_w1", "lokr_w2_a", "lokr_w2_b", "lokr_t2", "alpha"]),
+        ("OFT", ["oft_blocks", "alpha"]),
+        ("OFT", ["oft_diag", "rescale"]),
+        ("GLoRA", ["a1.weight", "a2.weight", "b1.weight", "b2.weight", "alpha"]),
+        ("full weight difference", ["diff", "diff_b"]),
+    ],
+)
+def test_other_adapters_are_refused_with_kind_and_layer_count(kind: str, keys: list[str]) -> None:
+    layers = [f"{SDXL_KEY}{suffix}" for suffix in ("", "_2", "_3")]
+    tensors = {f"{layer}.{key}": torch.ones(4, 4) for layer in layers for key in keys}
+    with pytest.raises(LoraFileError) as caught:
+        lora_from_tensors(tensors, "odd.safetensors")
+    assert "odd.safetensors" in str(caught.value)
+    assert f"{kind} in 3 layers" in str(caught.value)
+    assert SDXL_KEY in str(caught.value)
+
+
+CROSS = "down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+FOREIGN = [
+    ("Stable Diffusion 1.5", pair_of(f"lora_unet_{CROSS}", 320, 768)),
+    ("Stable Diffusion 1.5", pair_of("unet.mid_block.attentions.0.x.attn2.processor.to_v", 320, 768)),
+    ("Stable Diffusion 2", pair_of(f"lora_unet_{CROSS}", 320, 1024)),
+    ("refiner", pair_of(f"lora_unet_{CROSS}", 320, 1280)),
+    ("Flux", pair_of("lora_unet_double_blocks_0_img_attn_proj")),
+    ("Flux", pair_of("transformer.single_transformer_blocks.3.attn.to_q", up=".lora_B.weight", down=".lora_A.weight")),
+    ("Stable Diffusion 3", pair_of("lora_unet_joint_blocks_0_context_block_attn_qkv")),
+    ("Stable Diffusion 3", pair_of("transformer.transformer_blocks.0.attn.add_k_proj")),
+    ("video", pair_of("diffusion_model.blocks.0.cross_attn.k")),
+    ("PixArt", pair_of("transformer.transformer_blocks.0.attn1.to_q")),
+    ("Cascade", pair_of("lora_prior_unet_down_blocks_0")),
+]
+
+
+@pytest.mark.parametrize(("family", "tensors"), FOREIGN, ids=[f"{i}_{family}" for i, (family, _) in enumerate(FOREIGN)])
+def test_other_architectures_are_refused_by_name(family: str, tensors: dict[str, Tensor]) -> None:
+    with pytest.raises(LoraFileError, match=family):
+        lora_from_tensors(tensors, "foreign.safetensors")
+
+
+def test_sdxl_itself_is_no_foreign_architecture() -> None:
+    file = lora_from_tensors(pair_of(f"lora_unet_{CROSS}", 640, 2048), "sdxl")
+    assert file.entries[f"lora_unet_{CROSS}"].rank == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({".lora_down.weight": None}, ("up weight", "no down weight", SDXL_KEY)),
+        ({".lora_up.weight": None}, ("down weight", "no up weight", SDXL_KEY)),
+        ({".lora_up.weight": torch.ones(16, 3)}, (SDXL_KEY, "(16, 3)", "(2, 16)")),
+        ({".lora_up.weight": torch.ones(16)}, (SDXL_KEY, "(16,)")),
+        ({".lora_up.weight": torch.ones(16, 2, 3, 3)}, (SDXL_KEY, "(16, 2, 3, 3)")),
+        ({".lora_up.weight": torch.ones(16, 0), ".lora_down.weight": torch.ones(0, 16)}, (SDXL_KEY, "(16, 0)")),
+        ({".lora_mid.weight": torch.ones(3, 2, 3, 3)}, (SDXL_KEY, "(3, 2, 3, 3)")),
+        ({".lora_mid.weight": torch.ones(2, 3, 3, 3)}, (SDXL_KEY, "(2, 3, 3, 3)")),
+        ({".alpha": torch.ones(2)}, (SDXL_KEY, "alpha", "(2,)")),
+        ({".alpha": torch.tensor(float("nan"))}, (SDXL_KEY, "alpha", "NaN")),
+        ({".lora_up.weight": torch.full((16, 2), float("nan"))}, (SDXL_KEY, "lora_up", "NaN")),
+        ({".lora_down.weight": torch.full((2, 16), float("inf"), dtype=torch.float16)}, (SDXL_KEY, "lora_down")),
+        ({".diff_b": torch.full((16,), float("nan"))}, (SDXL_KEY, "diff_b", "NaN")),
+        ({".lora.up.weight": torch.ones(16, 2)}, (SDXL_KEY, "twice")),
+    ],
+)
+def test_a_damaged_layer_is_named(change: dict[str, Tensor | None], words: tuple[str, ...]) -> None:
+    damaged = pair_of(SDXL_KEY) | {SDXL_KEY + suffix: tensor for suffix, tensor in change.items()}
+    with pytest.raises(LoraFileError) as caught:
+        lora_from_tensors({key: t for key, t in damaged.items() if t is not None}, "bad.safetensors")
+    assert all(word in str(caught.value) for word in ("bad.safetensors", *words)), str(caught.value)
+
+
+@pytest.mark.parametrize("tensors", [{}, {"model.weight": torch.ones(3)}, {f"{SDXL_KEY}.alpha": torch.tensor(1.0)}])
+def test_a_file_without_lora_weights_is_refused(tensors: dict[str, Tensor]) -> None:
+    with pytest.raises(LoraFileError, match=f"no LoRA weights \\(read {len(tensors)} keys\\)"):
+        lora_from_tensors(tensors, "empty.safetensors")
+
+
+def whole_file(folder: Path) -> bytes:
+    save_file(pair_of(SDXL_KEY), folder / "whole.safetensors")
+    return (folder / "whole.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("kept", [0, 7, 60, -1])
+def test_a_truncated_file_is_refused(kept: int, tmp_path: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(whole_file(tmp_path)[:kept])
+    with pytest.raises(LoraFileError, match=r"cut\.safetensors is not a readable safetensors file"):
+        read_lora(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("page.safetensors", b"<!DOCTYPE html><html><body>Log in to download this model</body></html>"),
+        ("missing.safetensors", None),
+        ("old.pt", b"PK"),
+        ("old.ckpt", b"PK"),
+    ],
+)
+def test_what_is_no_safetensors_file_is_refused(name: str, content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(LoraFileError, match=name):
+        read_lora(tmp_path / name)
+
+
+def test_a_suffix_in_capitals_is_read(tmp_path: Path) -> None:
+    (tmp_path / "A.SAFETENSORS").write_bytes(whole_file(tmp_path))
+    assert set(read_lora(tmp_path / "A.SAFETENSORS").entries) == {SDXL_KEY}
+
+
+def test_errors_are_one_family() -> None:
+    assert issubclass(LoraFileError, DuoLoraError) and issubclass(ModelMismatchError, DuoLoraError)
