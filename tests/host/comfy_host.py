@@ -28,9 +28,9 @@ import numpy as np
 from PIL import Image
 
 from host.comfy_events import EventStream
+from host.graphs import Graph
 from host.hosts import Host, free_port, offline_environment
 
-Graph = dict[str, dict[str, Any]]
 History = dict[str, Any]
 
 
