@@ -15,6 +15,7 @@ from benchmarks.shapes_world.judging import CHUNK, Verdict, bootstrap, judge, pa
 from benchmarks.shapes_world.model import Prompt
 from benchmarks.shapes_world.names import CONTENTS, STYLES, labels
 from benchmarks.shapes_world.oracle import load_oracle
+from benchmarks.shapes_world.quality_report import sdxl_parameters
 from benchmarks.shapes_world.render import render
 from benchmarks.shapes_world.workers import side_by_side
 
@@ -85,6 +86,11 @@ def test_a_picture_depends_on_its_place_and_not_on_how_many_follow() -> None:
     many = paint(denoise, [Prompt()] * (CHUNK + 3), seed=5)
     assert torch.equal(many[:CHUNK], paint(denoise, [Prompt()] * CHUNK, seed=5))
     assert not torch.equal(many, paint(denoise, [Prompt()] * (CHUNK + 3), seed=6))
+
+
+def test_sdxls_parameters_are_those_of_the_paper() -> None:
+    """0.07 M gates and 1.33 M masks (Table 1), the first 1/19 of the second."""
+    assert sdxl_parameters() == (71_680, 1_331_200)
 
 
 def test_work_in_processes_gives_what_work_here_gives() -> None:

@@ -22,7 +22,7 @@ from duolora_core.zip_lora import ZipLoraConfig
 
 from .cases import cases
 from .judging import summarise
-from .methods import DuoLora, Method, Stack, TrainingFree, ZipLora
+from .methods import METHODS, OURS, ZIPLORA, DuoLora, Method, Stack, TrainingFree, ZipLora
 from .trials import Trial, by_name, run_all
 from .workbench import PictureSource
 
@@ -69,6 +69,9 @@ DUOLORA: Mapping[str, list[dict[str, Any]]] = {
     ],
 }  # fmt: skip
 
+STRENGTHS = tuple((a, b) for a in (0.8, 1.0, 1.2) for b in (0.8, 1.0, 1.2))
+"""Of content and style after the merge, for the study of that name."""
+
 OTHERS: Mapping[str, Mapping[str, Method]] = {
     "stack": {f"stack {a} + {b}": Stack(a, b) for a in (0.6, 0.8, 1.0, 1.2, 1.4) for b in (0.6, 0.8, 1.0, 1.2, 1.4)},
     "ziplora": {
@@ -78,6 +81,7 @@ OTHERS: Mapping[str, Mapping[str, Method]] = {
         for axis in ("output", "input") for rate in (0.01, 0.03) for weight in (0.01, 0.1, 1.0)
     },
     "pictures": {source: DuoLora(source=source) for source in get_args(PictureSource)},
+    "strengths": {name: METHODS[name] for name in (*ZIPLORA, OURS)},
     "free": {
         "NP-LoRA 1/3": TrainingFree(null_space),
         "TIES": TrainingFree(ties, "factors"),
@@ -100,15 +104,22 @@ def main() -> None:
         else:
             methods = {_name(each): DuoLora(replace(changed, **each)) for each in DUOLORA[study]}
         _say(f"# {study} {' '.join(wanted.settings)}  ({wanted.cases} cases of {wanted.pictures} pictures)")
-        _run(methods, wanted.cases, wanted.pictures)
+        _run(methods, wanted.cases, wanted.pictures, STRENGTHS if study == "strengths" else ())
 
 
-def _run(methods: Mapping[str, Method], count: int, pictures: int) -> None:
-    trials = [Trial(name, method, case, pictures) for case in cases("dev", count) for name, method in methods.items()]
+def _run(
+    methods: Mapping[str, Method], count: int, pictures: int, strengths: tuple[tuple[float, float], ...] = ()
+) -> None:
+    dev = cases("dev", count)
+    trials = [Trial(name, method, case, pictures, strengths) for case in dev for name, method in methods.items()]
     rows = by_name(list(run_all(trials)))
     found = {name: summarise([outcome.verdict for outcome in row]) for name, row in rows.items()}
+    for i, (content, style) in enumerate(strengths, start=1):
+        for name, row in rows.items():
+            found[f"{name} at {content} + {style}"] = summarise([outcome.verdicts[i] for outcome in row])
     for name, it in sorted(found.items(), key=lambda item: -item[1].harmonic):
-        seconds = sum(outcome.seconds for outcome in rows[name]) / len(rows[name])
+        row = rows[name.split(" at ")[0]]
+        seconds = sum(outcome.seconds for outcome in row) / len(row)
         _say(
             f"harmonic {it.harmonic:.3f} [{it.interval[0]:.3f}, {it.interval[1]:.3f}]  content {it.content:.3f}  "
             f"style {it.style:.3f}  both {it.both:.3f}  leak {it.leak:.3f}  {seconds:.1f} s  {name}"

@@ -46,7 +46,7 @@ class ConceptConfig:
     """
 
     rank: int = 8
-    steps: int = 900
+    steps: int = 1200
     learning_rate: float = 1e-3
     batch: int = 8
     prior_batch: int = 4
@@ -91,7 +91,7 @@ def train_concept(model: ShapesModel, kind: Kind, label: int, config: ConceptCon
         optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
         for step in range(config.steps):
             for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * min(1.0, step / 20, (config.steps - step) / (config.steps / 4))
+                group["lr"] = config.learning_rate * min(1.0, step / 20, (config.steps - step) / (config.steps / 2))
             pick = torch.randint(len(own.prompts), (config.batch,), generator=generator)
             contents, styles = (t[torch.randint(len(t), (config.prior_batch,), generator=generator)] for t in known)
             latents = torch.cat([own.latents[pick], encode_picture(render(contents, styles, generator))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from benchmarks.ldm_unet import SDXL, UNet, layer_shapes
 from duolora_core.report import picture_grid
 
 from .calibration import Alone
@@ -147,11 +149,23 @@ def _alone(findings: Findings) -> str:
 
 
 def _cost(findings: Findings) -> str:
+    gates, masks = sdxl_parameters()
     return (
+        "## What it costs\n\n"
+        f"On SDXL's real structure two rank-64 LoRAs on all attention linears have {gates:,} gates, where ZipLoRA "
+        f"trains {masks:,} masks over outputs: {masks / gates:.1f} times as many.\n\n"
         f"Computed in {findings.seconds / 60:.0f} minutes on {os.cpu_count()} CPU cores by `make bench-quality`; the "
         "seconds above are those of one merge on one core. The settings were chosen with "
         "`python -m benchmarks.shapes_world.ablation`; what it printed is in [log.md](log.md)."
     )
+
+
+def sdxl_parameters(rank: int = 64) -> tuple[int, int]:
+    """(gates of ZipRank, masks of ZipLoRA over outputs) for two LoRAs on every attention linear of SDXL."""
+    with torch.device("meta"):
+        shapes = layer_shapes(UNet(SDXL))
+    outs = [shape[0] for name, shape in shapes.items() if re.search(r"\.attn[12]\.to_(q|k|v|out\.0)$", name)]
+    return 2 * rank * len(outs), 2 * sum(outs)
 
 
 _HEAD = """# Quality, measured
