@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from duolora_core import MergeConfig, attach, kohya_state_dict, layer_roles, make_merged, starting_gates, train
@@ -35,10 +36,11 @@ PICTURES, SHOWN = 32, 6
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", default="sks1+zwx1", help="content and style")
+    parser.add_argument("--case", default="sks2+zwx2", help="content and style")
     parser.add_argument("--steps", type=int, default=MergeConfig().steps)
     parser.add_argument("--out", type=Path, default=Path("output/demo"))
     wanted = parser.parse_args()
+    torch.set_num_threads(1)  # so small a network is slower with two, by far where something else runs as well
     case, bench, config = case_of(wanted.case), open_workbench(), MergeConfig(steps=wanted.steps)
     content, style = CONTENTS[case.content], STYLES[case.style]
     _say(f"Content LoRA {content.name} ({content.looks}) and style LoRA {style.name} ({style.looks})")

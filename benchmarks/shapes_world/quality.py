@@ -21,6 +21,7 @@ from .cases import cases
 from .concepts import Kind, novel_concepts
 from .judging import summarise
 from .methods import METHODS, OURS, ZIPLORA
+from .names import SPLITS, Split
 from .quality_report import Findings, write_report
 from .several import together
 from .trials import Outcome, Trial, by_name, run_all
@@ -35,27 +36,29 @@ FRONTIER = ("stack 1 + 1", *ZIPLORA, OURS)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=12)
+    parser.add_argument("--split", choices=SPLITS[1:], default="test", help="dev: to rehearse, not to report")
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--table-only", action="store_true", help="no strengths, no several concepts")
+    parser.add_argument("--docs", type=Path, default=Path(__file__).parents[2] / "docs", help="where quality.md goes")
     parser.add_argument("--no-report", action="store_true", help="leave docs/quality.md as it is")
     wanted = parser.parse_args()
     started = time.perf_counter()
 
-    held_out = cases("test", wanted.cases)
+    chosen: Split = wanted.split
     trials = [
         Trial(name, method, case, wanted.pictures, STRENGTHS if name in FRONTIER and not wanted.table_only else ())
-        for case in held_out
+        for case in cases(chosen, wanted.cases)
         for name, method in METHODS.items()
     ]
     table = by_name(_watched(trials, started))
     table = {name: table[name] for name in METHODS}  # in the order of the table of methods
-    several = [] if wanted.table_only else together("test", pictures=16)
-    loras = dict(side_by_side(alone, novel_concepts("test")))
+    several = [] if wanted.table_only else together(chosen, pictures=16)
+    loras = dict(side_by_side(alone, novel_concepts(chosen)))
     base = base_accuracies(open_workbench())
     seconds = time.perf_counter() - started
     findings = Findings(table, STRENGTHS, several, loras, base, wanted.pictures, seconds)
     if not wanted.no_report:
-        write_report(findings, Path(__file__).parents[2] / "docs")
+        write_report(findings, wanted.docs)
     sys.stdout.write(json.dumps(as_json(table, loras)) + "\n")
 
 
