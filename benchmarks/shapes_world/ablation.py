@@ -3,7 +3,7 @@
     python -m benchmarks.shapes_world.ablation layer_prior_weight cycle_weight --cases 8 --pictures 32
     python -m benchmarks.shapes_world.ablation steps --with learning_rate=0.03
 
-Each study varies one thing from the defaults. Prints one line for each variant, best harmonic mean first.
+Each study varies one thing from the defaults. Prints one line for each variant once it is done.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -23,7 +23,7 @@ from duolora_core.zip_lora import ZipLoraConfig
 from .cases import cases
 from .judging import summarise
 from .methods import METHODS, OURS, ZIPLORA, DuoLora, Method, Stack, TrainingFree, ZipLora
-from .trials import Trial, by_name, run_all
+from .trials import Outcome, Trial, by_name, run_all
 from .workbench import PictureSource
 
 
@@ -111,19 +111,23 @@ def _run(
     methods: Mapping[str, Method], count: int, pictures: int, strengths: tuple[tuple[float, float], ...] = ()
 ) -> None:
     dev = cases("dev", count)
-    trials = [Trial(name, method, case, pictures, strengths) for case in dev for name, method in methods.items()]
-    rows = by_name(list(run_all(trials)))
-    found = {name: summarise([outcome.verdict for outcome in row]) for name, row in rows.items()}
-    for i, (content, style) in enumerate(strengths, start=1):
-        for name, row in rows.items():
-            found[f"{name} at {content} + {style}"] = summarise([outcome.verdicts[i] for outcome in row])
-    for name, it in sorted(found.items(), key=lambda item: -item[1].harmonic):
-        row = rows[name.split(" at ")[0]]
-        seconds = sum(outcome.seconds for outcome in row) / len(row)
-        _say(
-            f"harmonic {it.harmonic:.3f} [{it.interval[0]:.3f}, {it.interval[1]:.3f}]  content {it.content:.3f}  "
-            f"style {it.style:.3f}  both {it.both:.3f}  leak {it.leak:.3f}  {seconds:.1f} s  {name}"
-        )
+    trials = [Trial(name, method, case, pictures, strengths) for name, method in methods.items() for case in dev]
+    outcomes: list[Outcome] = []
+    for outcome in run_all(trials):
+        outcomes.append(outcome)
+        row = by_name(outcomes)[outcome.name]
+        if len(row) == len(dev):
+            for i, where in enumerate(["", *(f" at {content} + {style}" for content, style in strengths)]):
+                _say(_line(outcome.name + where, row, i))
+
+
+def _line(name: str, row: Sequence[Outcome], strength: int) -> str:
+    it = summarise([outcome.verdicts[strength] for outcome in row])
+    seconds = sum(outcome.seconds for outcome in row) / len(row)
+    return (
+        f"harmonic {it.harmonic:.3f} [{it.interval[0]:.3f}, {it.interval[1]:.3f}]  content {it.content:.3f}  "
+        f"style {it.style:.3f}  both {it.both:.3f}  leak {it.leak:.3f}  {seconds:.1f} s  {name}"
+    )
 
 
 def _name(changes: Mapping[str, Any]) -> str:
