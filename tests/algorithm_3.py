@@ -15,13 +15,9 @@ from duolora_core import (
     MergeConfig,
     Picture,
 )
+from tiny import TinyDenoiser, layout, run
 from training import ROLES
-from worlds import (
-    TinyDenoiser,
-    World,
-    layout,
-    run,
-)
+from worlds import World
 
 
 class Reference:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.ldm_unet import UNet
-from worlds import tiny_unet
+from tiny import tiny_unet
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.shapes_world.model import ShapesModel
 from duolora_core import LowRank, kohya_state_dict
 from duolora_core.merged import FoldedLora
-from worlds import ATTENTION
+from tiny import ATTENTION
 
 
 def random_world(seed: int = 0) -> ShapesModel:

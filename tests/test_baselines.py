@@ -23,23 +23,9 @@ from duolora_core.baselines import (
 )
 from duolora_core.errors import SettingsError
 from duolora_core.merged import FoldedLora
-from worlds import (
-    ATTENTION,
-    TEXT_SHAPES,
-    VARIED,
-    World,
-    add,
-    bare_concept,
-    concept,
-    dense,
-    dense_low_rank,
-    layout,
-    pick,
-    random_factors,
-    relative,
-    shapes_of,
-    world,
-)
+from factors import add, dense, random_factors, shapes_of
+from tiny import ATTENTION, TEXT_SHAPES, VARIED, layout, pick
+from worlds import World, bare_concept, concept, dense_low_rank, relative, world
 
 TIGHT = 1e-5  # the factors and their SVD are float32
 OFFSET = "middle_block.1.norm"

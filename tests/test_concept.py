@@ -8,21 +8,10 @@ from torch import Tensor
 
 from duolora_core import lora_from_tensors, make_pair, place
 from duolora_core.errors import LoraFileError, ModelMismatchError
-from worlds import (
-    FORMATS,
-    TEXT_SHAPES,
-    bare_concept,
-    concept,
-    dense,
-    dense_low_rank,
-    layout,
-    lora,
-    pick,
-    random_factors,
-    relative,
-    shapes_of,
-    spell,
-)
+from factors import dense, random_factors, shapes_of
+from spellings import FORMATS, spell
+from tiny import TEXT_SHAPES, layout, pick
+from worlds import bare_concept, concept, dense_low_rank, lora, relative
 
 LINEAR = "input_blocks.4.1.transformer_blocks.0.attn1.to_q"  # (32, 32)
 NORM = "input_blocks.4.1.transformer_blocks.0.norm1"  # (32,)

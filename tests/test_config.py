@@ -10,7 +10,7 @@ import pytest
 from benchmarks.ldm_unet import SDXL
 from duolora_core import PRESETS, MergeConfig, layer_roles
 from duolora_core.errors import SettingsError
-from worlds import layout
+from tiny import layout
 
 
 @pytest.mark.parametrize(

@@ -13,19 +13,9 @@ from duolora_core.baselines import stack, with_layers
 from duolora_core.core_space import dare, merge_cores, shared_core, ties
 from duolora_core.errors import SettingsError
 from duolora_core.merged import FoldedLora
-from worlds import (
-    TEXT_SHAPES,
-    VARIED,
-    World,
-    concept,
-    dense_low_rank,
-    layout,
-    pick,
-    random_factors,
-    relative,
-    shapes_of,
-    world,
-)
+from factors import random_factors, shapes_of
+from tiny import TEXT_SHAPES, VARIED, layout, pick
+from worlds import World, concept, dense_low_rank, relative, world
 
 TIGHT = 1e-5  # the factors and their SVD are float32
 

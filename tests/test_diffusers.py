@@ -12,7 +12,7 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from benchmarks.ldm_unet import UNet, UNetConfig
 from duolora_core import LowRank, kohya_state_dict
 from duolora_core.merged import FoldedLora
-from worlds import layout
+from tiny import layout
 
 CONFIG = UNetConfig(
     channels=32,

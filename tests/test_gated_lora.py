@@ -14,24 +14,9 @@ from duolora_core import Gates, attach, make_merged, open_gates
 from duolora_core.errors import ModelMismatchError
 from duolora_core.gated_lora import Row
 from duolora_core.pair import Basis
-from worlds import (
-    ATTENTION,
-    VARIED,
-    World,
-    add,
-    dense,
-    dense_low_rank,
-    hooks,
-    inputs,
-    pick,
-    random_gates,
-    relative,
-    run,
-    tiny_unet,
-    weighted_modules,
-    with_changes,
-    world,
-)
+from factors import add, dense, with_changes
+from tiny import ATTENTION, VARIED, hooks, inputs, pick, run, tiny_unet, weighted_modules
+from worlds import World, dense_low_rank, random_gates, relative, world
 
 TIGHT = 1e-6  # the network runs in float64, but the factors and their SVD are float32
 

@@ -13,25 +13,9 @@ from benchmarks.ldm_unet import UNet
 from duolora_core import attach, make_pair, open_gates
 from duolora_core.errors import ModelMismatchError
 from duolora_core.gated_lora import Row
-from worlds import (
-    ATTENTION,
-    World,
-    add,
-    concept,
-    dense,
-    hooks,
-    inputs,
-    layout,
-    pick,
-    random_factors,
-    random_gates,
-    relative,
-    run,
-    shapes_of,
-    weighted_modules,
-    with_changes,
-    world,
-)
+from factors import add, dense, random_factors, shapes_of, with_changes
+from tiny import ATTENTION, hooks, inputs, layout, pick, run, weighted_modules
+from worlds import World, concept, random_gates, relative, world
 
 TIGHT = 1e-6  # the network runs in float64, but the factors and their SVD are float32
 ROWS: tuple[Row, ...] = ("base", "content", "style", "sum", "merge")

@@ -9,7 +9,9 @@ from torch import Tensor
 from duolora_core import Gates, LoraPair, LowRank, initial_gates, make_pair, open_gates
 from duolora_core.gates import DEAD_GATE, Initialisation, active_ranks, block_statistics
 from duolora_core.layer_priors import Role
-from worlds import bare_concept, layout, pick, random_gates, shapes_of, world
+from factors import shapes_of
+from tiny import layout, pick
+from worlds import bare_concept, random_gates, world
 
 LAYERS = pick(r"^(input_blocks\.4\.1|middle_block\.1|output_blocks\.1\.1)\..*attn1\.to_[qk]$")
 

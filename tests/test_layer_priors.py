@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.ldm_unet import SDXL, SEGMIND_VEGA, SSD_1B, UNetConfig
+from benchmarks.ldm_unet import SDXL, SEGMIND_VEGA, SSD_1B, TINY, UNetConfig
 from duolora_core import layer_roles
 from duolora_core.errors import SettingsError
-from worlds import TINY, layout
+from tiny import layout
 
 MODELS = {"sdxl": SDXL, "ssd_1b": SSD_1B, "vega": SEGMIND_VEGA, "tiny": TINY}
 PRESETS = ("resolution", "b_lora_aware", "authors_code", "none")

@@ -13,21 +13,11 @@ from safetensors.torch import save_file
 
 from duolora_core import LoraFile, lora_from_tensors, place, read_lora
 from duolora_core.lora_file import trigger_words
+from factors import Factors, dense, random_factors, shapes_of
 from one_layer import SDXL_KEY, pair_of
-from worlds import (
-    FORMATS,
-    TEXT_SHAPES,
-    VARIED,
-    Factors,
-    dense,
-    dense_low_rank,
-    layout,
-    pick,
-    random_factors,
-    relative,
-    shapes_of,
-    spell,
-)
+from spellings import FORMATS, spell
+from tiny import TEXT_SHAPES, VARIED, layout, pick
+from worlds import dense_low_rank, relative
 
 RANK = 4
 

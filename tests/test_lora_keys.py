@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from duolora_core.lora_keys import foreign_kind, split_key, text_layer, unet_layer
-from worlds import FORMATS, TEXT_SHAPES, layout, pick
+from spellings import FORMATS
+from tiny import TEXT_SHAPES, layout, pick
 
 TO_Q = "input_blocks.4.1.transformer_blocks.0.attn1.to_q"
 TO_OUT = "input_blocks.4.1.transformer_blocks.0.attn1.to_out.0"

@@ -19,18 +19,9 @@ from duolora_core import LowRank, kohya_state_dict, lora_from_tensors, make_merg
 from duolora_core.errors import DuoLoraError, FileTakenError, LoraFileError
 from duolora_core.lora_save import VERSION, FileInfo, metadata, write_safetensors
 from duolora_core.merged import FoldedLora
-from worlds import (
-    TEXT_SHAPES,
-    VARIED,
-    concept,
-    dense_low_rank,
-    layout,
-    pick,
-    random_factors,
-    random_gates,
-    relative,
-    shapes_of,
-)
+from factors import random_factors, shapes_of
+from tiny import TEXT_SHAPES, VARIED, layout, pick
+from worlds import concept, dense_low_rank, random_gates, relative
 
 
 def folded(max_rank: int | None = None) -> FoldedLora:

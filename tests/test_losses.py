@@ -14,7 +14,7 @@ from duolora_core.denoiser import network_output, noised
 from duolora_core.gates import Slot
 from duolora_core.layer_priors import Role
 from duolora_core.losses import PriorForm, cycle_latent, layer_prior_loss
-from worlds import sdxl_alphas
+from tiny import sdxl_alphas
 
 ROLES: dict[str, Role] = {"a": "content", "b": "style", "c": "neutral", "d": "content", "e": "style"}
 RANKS = {"a": (5, 3), "b": (4, 4), "c": (3, 3), "d": (2, 0), "e": (0, 2)}  # d and e have one LoRA only: no constraint

@@ -16,18 +16,10 @@ from duolora_core import LoraPair, LowRank, make_merged, make_pair, open_gates, 
 from duolora_core.errors import FileTakenError, LoraFileError
 from duolora_core.masks_file import gates_of, read_masks, save_masks
 from duolora_core.pair import Basis
-from worlds import (
-    ATTENTION,
-    Factors,
-    bare_concept,
-    concept,
-    layout,
-    pick,
-    random_factors,
-    random_gates,
-    shapes_of,
-    spell,
-)
+from factors import Factors, random_factors, shapes_of
+from spellings import spell
+from tiny import ATTENTION, layout, pick
+from worlds import bare_concept, concept, random_gates
 
 LAYERS = pick(ATTENTION)[:6]
 

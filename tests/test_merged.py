@@ -8,58 +8,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from duolora_core import Concept, Gates, LowRank, MergedLora, attach, combine, make_merged, make_pair, open_gates
+from duolora_core import LowRank, attach, make_merged, make_pair, open_gates
 from duolora_core.errors import SettingsError
 from duolora_core.gated_lora import Row
 from duolora_core.gates import DEAD_GATE
 from duolora_core.merged import FoldedLora, unet_part
-from worlds import (
-    TEXT_SHAPES,
-    VARIED,
-    World,
-    add,
-    concept,
-    dense,
-    dense_low_rank,
-    inputs,
-    layout,
-    pick,
-    random_factors,
-    random_gates,
-    relative,
-    run,
-    shapes_of,
-    tiny_unet,
-    weighted_modules,
-    with_changes,
-    world,
-)
+from factors import add, random_factors, shapes_of, with_changes
+from folds import LAYERS, check, scaled_dense, text_world
+from tiny import TEXT_SHAPES, VARIED, inputs, layout, pick, run, tiny_unet, weighted_modules
+from worlds import World, concept, dense_low_rank, random_gates, relative, world
 
-LAYERS = pick(r"^(time_embed\.0|input_blocks\.3\.0\.op|middle_block\.0\.|middle_block\.1\..*attn2|out\.2)")
 ONLY_CONTENT, ONLY_STYLE = LAYERS[0], LAYERS[-1]
 
 
 @pytest.fixture(scope="module")
 def built() -> World:
     return world(LAYERS[:-1], LAYERS[1:], ranks=(5, 3))
-
-
-def scaled_dense(built: World, gates: Gates, content: float, style: float) -> dict[str, Tensor]:
-    """content · U_c diag(m_c) D_c + style · U_s diag(m_s) D_s of every layer, float64."""
-    only_content, only_style = gates.copy(), gates.copy()
-    only_content.values[~gates.is_content()] = 0
-    only_style.values[gates.is_content()] = 0
-    weighted = ((content, built.dense(only_content)), (style, built.dense(only_style)))
-    return add(*({name: factor * delta for name, delta in side.items()} for factor, side in weighted))
-
-
-def check(folded: FoldedLora, expected: Mapping[str, Tensor], tolerance: float = 1e-6) -> None:
-    for name, delta in expected.items():
-        if float(delta.norm()) == 0:
-            assert name not in folded.layers
-        else:
-            assert relative(dense_low_rank(folded.layers[name]), delta) < tolerance, name
-    assert folded.layers.keys() <= expected.keys()
 
 
 STRENGTHS = [(1.0, 1.0), (0.9, 1.1), (-0.5, 1.0), (1.0, -2.0), (0.0, 1.0), (1.0, 0.0), (0.0, 0.0)]
@@ -172,21 +136,6 @@ def test_a_merge_is_a_snapshot(built: World) -> None:
     assert merged.recipe == {"steps": 3}
 
 
-def text_world(seed: int) -> tuple[MergedLora, dict[str, Tensor], dict[str, Tensor]]:
-    """A merge with text-encoder parts and offsets on both sides, and its dense text parts (content, style)."""
-    names = list(TEXT_SHAPES)
-    concepts: list[Concept] = []
-    deltas: list[dict[str, Tensor]] = []
-    for i, text in enumerate((names[:3], names[1:])):
-        factors = random_factors(shapes_of(LAYERS[:2]) | {name: TEXT_SHAPES[name] for name in text}, 2, seed + i)
-        channels = layout().layers[LAYERS[i]].shape[0]
-        offsets = {"middle_block.1.norm.diff": torch.full((64,), 1.0 + i), f"{LAYERS[i]}.diff_b": torch.ones(channels)}
-        concepts.append(concept(factors, offsets=offsets))
-        deltas.append({"lora_" + name.replace(".", "_"): dense(factors[name]) for name in text})
-    pair = make_pair(concepts[0], concepts[1], layout())
-    return make_merged(pair, random_gates(pair, seed)), deltas[0], deltas[1]
-
-
 @pytest.mark.parametrize(("content", "style"), STRENGTHS)
 def test_text_parts_and_offsets_follow_the_strengths_alone(content: float, style: float) -> None:
     merged, content_text, style_text = text_world(0)
@@ -218,87 +167,6 @@ def test_the_unet_part_of_a_lora_is_a_merge_whose_other_side_is_off() -> None:
     assert part.offsets.keys() == folded.offsets.keys() == {("middle_block.1.norm", "weight")}
     assert torch.equal(part.offsets["middle_block.1.norm", "weight"], torch.ones(64))
     assert part.shapes == {name: layout().layers[name].shape for name in (*LAYERS[:2], "middle_block.1.norm")}
-
-
-def worlds(count: int) -> list[tuple[World, Gates, MergedLora]]:
-    """Merges that cover different layers with different ranks."""
-    made = []
-    for i in range(count):
-        built = world(LAYERS[i : i + 4], LAYERS[i + 1 : i + 6], ranks=(2 + i, 3), seed=10 * i)
-        gates = random_gates(built.pair, seed=i)
-        made.append((built, gates, make_merged(built.pair, gates, {"number": i})))
-    return made
-
-
-@pytest.mark.parametrize("weights", [None, [0.5, 1.0, -0.3], [1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
-@pytest.mark.parametrize(("content", "style"), [(1.0, 1.0), (0.8, -1.2), (0.0, 1.0)])
-def test_combine_is_the_weighted_sum(weights: list[float] | None, content: float, style: float) -> None:
-    made = worlds(3)
-    folded = combine([merged for _, _, merged in made], weights).fold(content, style, dead_gate=0.0)
-    alphas = weights or [1 / 3] * 3
-    expected = add(
-        *(
-            {name: alpha * delta for name, delta in scaled_dense(built, gates, content, style).items()}
-            for alpha, (built, gates, _) in zip(alphas, made, strict=True)
-            if alpha
-        )
-    )
-    check(folded, {name: delta for name, delta in expected.items() if float(delta.norm())})
-
-
-def test_combining_one_is_itself() -> None:
-    [(built, gates, merged)] = worlds(1)
-    check(combine([merged]).fold(dead_gate=0.0), scaled_dense(built, gates, 1.0, 1.0))
-
-
-def test_a_merge_of_weight_zero_leaves_no_trace() -> None:
-    made = [merged for _, _, merged in worlds(2)]
-    folded, alone = combine(made, [1.0, 0.0]).fold(), made[0].fold()
-    assert ranks(folded) == ranks(alone)
-
-
-def ranks(folded: FoldedLora) -> dict[str, int]:
-    return {name: low_rank.rank for name, low_rank in folded.layers.items()}
-
-
-def test_combine_sums_text_and_offsets() -> None:
-    (one, c1, s1), (two, c2, s2) = text_world(0), text_world(20)
-    folded = combine([one, two], [0.5, 2.0]).fold(0.9, 1.1)
-    weighted = ((0.5 * 0.9, c1), (0.5 * 1.1, s1), (2 * 0.9, c2), (2 * 1.1, s2))
-    expected = add(*({name: factor * delta for name, delta in side.items()} for factor, side in weighted))
-    assert folded.text.keys() == expected.keys()
-    for name, delta in expected.items():
-        assert relative(dense_low_rank(folded.text[name]), delta) < 1e-6
-    norm = folded.offsets["middle_block.1.norm", "weight"]
-    assert torch.allclose(norm, torch.full((64,), (0.5 + 2.0) * (0.9 * 1.0 + 1.1 * 2.0)))
-
-
-def test_combine_keeps_recipes_and_weights() -> None:
-    combined = combine([merged for _, _, merged in worlds(2)], [0.25, 4.0])
-    assert combined.recipe == {
-        "combined": [{"weight": 0.25, "merge": {"number": 0}}, {"weight": 4.0, "merge": {"number": 1}}]
-    }
-
-
-def other_model() -> MergedLora:
-    """A merge whose first layer is of another width."""
-    [(_, _, merged)] = worlds(1)
-    return MergedLora(merged.layers, {}, {}, {}, {}, {**merged.shapes, LAYERS[0]: (65, 17)})
-
-
-@pytest.mark.parametrize(
-    ("count", "weights", "match"),
-    [(0, None, "Nothing to combine"), (2, [1.0], "2 merged LoRAs, but 1 weights"), (1, [], "1 merged LoRAs, but 0")],
-)
-def test_combine_refuses_a_wrong_count(count: int, weights: list[float] | None, match: str) -> None:
-    with pytest.raises(SettingsError, match=match):
-        combine([merged for _, _, merged in worlds(count)], weights)
-
-
-def test_combine_refuses_merges_for_different_models() -> None:
-    [(_, _, merged)] = worlds(1)
-    with pytest.raises(SettingsError, match=rf"different models: layer {LAYERS[0]} has shape \(64, 16\).*\(65, 17\)"):
-        combine([merged, other_model()])
 
 
 def test_folded_layers_do_not_share_memory_with_the_merge(built: World) -> None:

@@ -21,17 +21,9 @@ from duolora_core import (
     starting_gates,
     train,
 )
+from tiny import TinyDenoiser, hooks, inputs, layout, picture, run
 from training import BOTH_WEIGHTED, LAYERS, ROLES, small_pair, trained
-from worlds import (
-    TinyDenoiser,
-    World,
-    hooks,
-    inputs,
-    layout,
-    picture,
-    run,
-    world,
-)
+from worlds import World, world
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,9 @@ from duolora_core import (
     train,
 )
 from duolora_core.errors import SettingsError, TrainingError
+from tiny import TinyDenoiser, picture
 from training import BOTH_WEIGHTED, ROLES, small_pair, trained
-from worlds import (
-    TinyDenoiser,
-    World,
-    picture,
-)
+from worlds import World
 
 
 @pytest.fixture(scope="module")

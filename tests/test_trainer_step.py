@@ -24,16 +24,9 @@ from duolora_core import (
 )
 from duolora_core.config import CycleRoute
 from duolora_core.denoiser import Prediction
+from tiny import TinyDenoiser, picture, tiny_unet
 from training import BOTH_WEIGHTED, LAYERS, ROUTES, small_pair, trained
-from worlds import (
-    TinyDenoiser,
-    World,
-    picture,
-    random_gates,
-    relative,
-    tiny_unet,
-    world,
-)
+from worlds import World, random_gates, relative, world
 
 
 @pytest.fixture(scope="module")

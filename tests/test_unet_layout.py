@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.ldm_unet import SDXL, SEGMIND_VEGA, SSD_1B, UNetConfig
+from benchmarks.ldm_unet import SDXL, SEGMIND_VEGA, SSD_1B, TINY, UNetConfig
 from duolora_core import LowRank, make_pair, open_gates
-from worlds import ATTENTION, TINY, bare_concept, layout, pick
+from tiny import ATTENTION, layout, pick
+from worlds import bare_concept
 
 MODELS = {"sdxl": SDXL, "ssd_1b": SSD_1B, "vega": SEGMIND_VEGA, "tiny": TINY}
 

@@ -23,14 +23,8 @@ from duolora_core import (
     train,
 )
 from duolora_core.config import CycleRoute
-from worlds import (
-    TinyDenoiser,
-    World,
-    layout,
-    pick,
-    picture,
-    world,
-)
+from tiny import TinyDenoiser, layout, pick, picture
+from worlds import World, world
 
 LAYERS = pick(
     r"^(time_embed\.0|input_blocks\.3\.0\.op|out\.2"
