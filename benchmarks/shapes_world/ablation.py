@@ -3,7 +3,9 @@
     python -m benchmarks.shapes_world.ablation layer_prior_weight cycle_weight --cases 8 --pictures 32
     python -m benchmarks.shapes_world.ablation steps --with learning_rate=0.03
 
-Each study varies one thing from the defaults. Prints one line for each variant once it is done.
+Each study varies one thing from the defaults. Prints one line for each variant once it is done, with what it has more
+or less than the first variant of its study: cases and pictures are the same, so that difference is far surer than the
+numbers themselves.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from duolora_core.core_space import dare, ties
 from duolora_core.zip_lora import ZipLoraConfig
 
 from .cases import cases
-from .judging import summarise
+from .judging import Verdict, bootstrap, interval, summarise
 from .methods import METHODS, OURS, ZIPLORA, DuoLora, Method, Stack, TrainingFree, ZipLora
 from .trials import Outcome, Trial, by_name, run_all
 from .workbench import PictureSource
@@ -112,22 +114,30 @@ def _run(
 ) -> None:
     dev = cases("dev", count)
     trials = [Trial(name, method, case, pictures, strengths) for name, method in methods.items() for case in dev]
-    outcomes: list[Outcome] = []
+    waiting, outcomes = list(methods), list[Outcome]()
+    first: Sequence[Verdict] = ()
     for outcome in run_all(trials):
         outcomes.append(outcome)
-        row = by_name(outcomes)[outcome.name]
-        if len(row) == len(dev):
+        while waiting and len(row := by_name(outcomes).get(waiting[0], [])) == len(dev):
             for i, where in enumerate(["", *(f" at {content} + {style}" for content, style in strengths)]):
-                _say(_line(outcome.name + where, row, i))
+                verdicts = [each.verdicts[i] for each in row]
+                first = first or verdicts
+                seconds = sum(each.seconds for each in row) / len(row)
+                _say(f"{_line(verdicts, first)}  {seconds:4.1f} s  {waiting[0]}{where}")
+            del waiting[0]
 
 
-def _line(name: str, row: Sequence[Outcome], strength: int) -> str:
-    it = summarise([outcome.verdicts[strength] for outcome in row])
-    seconds = sum(outcome.seconds for outcome in row) / len(row)
-    return (
+def _line(verdicts: Sequence[Verdict], first: Sequence[Verdict]) -> str:
+    it = summarise(verdicts)
+    line = (
         f"harmonic {it.harmonic:.3f} [{it.interval[0]:.3f}, {it.interval[1]:.3f}]  content {it.content:.3f}  "
-        f"style {it.style:.3f}  both {it.both:.3f}  leak {it.leak:.3f}  {seconds:.1f} s  {name}"
+        f"style {it.style:.3f}  both {it.both:.3f}  leak {it.leak:.3f}"
     )
+    if verdicts[0].seen.shape != first[0].seen.shape:  # other strengths are judged on fewer pictures
+        return line
+    more = it.harmonic - summarise(first, draws=1).harmonic
+    low, high = interval(bootstrap(verdicts)[0] - bootstrap(first)[0])
+    return f"{line}  {more:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _name(changes: Mapping[str, Any]) -> str:

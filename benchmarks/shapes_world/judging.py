@@ -89,8 +89,8 @@ def summarise(verdicts: Sequence[Verdict], draws: int = 2000, seed: int = 0) -> 
         harmonic=sum(v.harmonic for v in verdicts) / count,
         both=sum(v.both for v in verdicts) / count,
         leak=sum(v.leak for v in verdicts) / count,
-        interval=_interval(harmonics),
-        leak_interval=_interval(leaks),
+        interval=interval(harmonics),
+        leak_interval=interval(leaks),
     )
 
 
@@ -112,7 +112,8 @@ def bootstrap(verdicts: Sequence[Verdict], draws: int = 2000, seed: int = 0) -> 
     return harmonics, leaks
 
 
-def _interval(values: Tensor) -> tuple[float, float]:
+def interval(values: Tensor) -> tuple[float, float]:
+    """The middle 95 % of bootstrap draws (draws,)."""
     low, high = values.quantile(torch.tensor([0.025, 0.975])).tolist()
     return low, high
 

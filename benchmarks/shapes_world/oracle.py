@@ -76,8 +76,11 @@ def load_oracle(path: Path = WEIGHTS) -> Oracle:
     """The trained oracle, in float32 and ready to judge.
 
     Raises:
-        ValueError: the weights were made for other contents or styles
+        FileNotFoundError: there are no weights; says how to make them.
+        ValueError: the weights were made for other contents or styles.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there. Make it with: python -m benchmarks.shapes_world.oracle --train")
     with safe_open(path, "pt") as file:
         if file.metadata() != _names():
             raise ValueError(f"{path} knows other names: train it again with `--train`")
