@@ -82,8 +82,8 @@ def _forward(denoiser: Denoiser, chunk: Sequence[Sample], sigma: Tensor) -> Tens
 
 def _chunks(samples: Sequence[Sample], micro_batch: int) -> Iterator[list[int]]:
     by_shape: dict[tuple[int, ...], list[int]] = {}
-    for i, sample in enumerate(samples):
-        by_shape.setdefault(tuple(sample.x.shape), []).append(i)
+    for i in sorted(range(len(samples)), key=lambda i: samples[i].row):  # samples of one row share their products
+        by_shape.setdefault(tuple(samples[i].x.shape), []).append(i)
     for indices in by_shape.values():
         for start in range(0, len(indices), micro_batch):
             yield indices[start : start + micro_batch]

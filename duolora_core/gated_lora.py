@@ -4,13 +4,15 @@
 
 Base model, content LoRA, style LoRA, their plain sum and the merge are the same network with another gate row, so all
 of them are rows of one batched forward. Nothing is ever formed as out x in, the model's own weights are not touched,
-and a convolution works the same way, its gate standing between the two convolutions.
+and a convolution works the same way, its gate standing between the two convolutions. Neighbouring samples of one row
+share their products, and a LoRA whose gates are closed by the row (the style LoRA's in the row `content`) is not run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -34,12 +36,13 @@ class GatedLora:
         self._sizes = [slot.stop - slot.start for slot in gates.slots.values()]
         self._layer_gates: Mapping[str, Tensor] = {}  # {layer: (batch, R)} while `rows` is in force
         self._roles = torch.zeros(0, 2)  # (batch, 2) while `rows` is in force: share of content, of style
+        self._runs: list[tuple[Row, slice]] = []  # samples side by side that go through the same network
         self._stacks: dict[str, tuple[Tensor, Tensor]] = {}
 
     @contextmanager
     def rows(self, rows: Sequence[Row]) -> Generator[None, None, None]:
         """Sets the network of each sample of the next forwards (and of the backward, if the model recomputes)."""
-        previous = self._layer_gates, self._roles
+        previous = self._layer_gates, self._roles, self._runs
         matrix = torch.stack([self._gate_row(row) for row in rows])  # (batch, total)
         self._layer_gates = dict(zip(self.gates.slots, matrix.split(self._sizes, dim=1), strict=True))
         shares = {
@@ -50,10 +53,11 @@ class GatedLora:
             "merge": (1.0, 1.0),
         }
         self._roles = torch.tensor([shares[row] for row in rows], device=matrix.device)
+        self._runs = _runs(rows)
         try:
             yield
         finally:
-            self._layer_gates, self._roles = previous
+            self._layer_gates, self._roles, self._runs = previous
 
     def _gate_row(self, row: Row) -> Tensor:
         values = self.gates.values
@@ -66,15 +70,26 @@ class GatedLora:
         mask = self._is_content if row == "content" else ~self._is_content
         return mask.to(values)
 
-    def change(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
-        """What the gated LoRAs of one layer add to its output for the input x, (batch, …)."""
+    def add(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
+        """A layer's output for the input x, (batch, …), plus what the gated LoRAs change; `output` is used up.
+
+        The second product adds straight into the output, which saves a LoRA three passes over a tensor of its size.
+        """
         gate = self._gate(name, x)  # (batch, R)
         up, down = self._stack(name, module, x)
-        if isinstance(module, nn.Conv2d):
-            hidden = F.conv2d(x, down, None, module.stride, module.padding, module.dilation)  # (batch, R, h, w)
-            return F.conv2d(hidden * gate[:, :, None, None], up)  # (batch, out, h, w)
-        hidden = F.linear(x, down)  # (batch, …, R)
-        return F.linear(hidden * gate.view(gate.shape[0], *[1] * (x.ndim - 2), -1), up)  # (batch, …, out)
+        for row, samples in self._runs:
+            ranks = self._ranks(name, row)
+            if ranks.start < ranks.stop:
+                part, target = (x, output) if len(self._runs) == 1 else (x[samples], output[samples])
+                _add_gated(module, part, up[:, ranks], down[ranks], gate[samples, ranks], target)
+        return output
+
+    def _ranks(self, name: str, row: Row) -> slice:
+        """The components of a layer whose gates the row does not close."""
+        content, style = self.pair.ranks(name)
+        if row == "base":
+            return slice(0, 0)
+        return slice(content if row == "style" else 0, content if row == "content" else content + style)
 
     def _gate(self, name: str, x: Tensor) -> Tensor:
         """The layer's gates for each sample of x, (batch, gates of the layer)."""
@@ -109,6 +124,29 @@ class GatedLora:
             down = down.unflatten(1, (-1, *module.kernel_size))  # (R, in, kh, kw)
         self._stacks[name] = (up, down)
         return self._stacks[name]
+
+
+def _add_gated(module: nn.Module, x: Tensor, up: Tensor, down: Tensor, gate: Tensor, output: Tensor) -> None:
+    """Adds up · (gate ⊙ (down · x)) to the output in place; x (batch, …), gate (batch, r)."""
+    if isinstance(module, nn.Conv2d):
+        hidden = F.conv2d(x, down, None, module.stride, module.padding, module.dilation)  # (batch, r, h, w)
+        output += F.conv2d(hidden * gate[:, :, None, None], up)  # (batch, out, h, w)
+        return
+    hidden = F.linear(x, down)  # (batch, …, r)
+    hidden = hidden * gate.view(gate.shape[0], *[1] * (x.ndim - 2), -1)
+    if x.ndim == 3:  # not through a flat view: autograd would copy the gradient of the whole output
+        output.baddbmm_(hidden, up.T.expand(len(x), -1, -1))  # (batch, tokens, out)
+    else:
+        output += F.linear(hidden, up)  # (batch, …, out)
+
+
+def _runs(rows: Sequence[Row]) -> list[tuple[Row, slice]]:
+    """Each stretch of equal rows, and where it lies in the batch."""
+    runs: list[tuple[Row, slice]] = []
+    for row, group in groupby(rows):
+        start = runs[-1][1].stop if runs else 0
+        runs.append((row, slice(start, start + len(list(group)))))
+    return runs
 
 
 @contextmanager
@@ -157,7 +195,7 @@ def hooked(modules: Mapping[str, nn.Module], gated: Attached) -> Generator[Attac
 
 def _adding(gated: GatedLora, name: str) -> Any:
     def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output + gated.change(name, module, args[0])
+        return gated.add(name, module, args[0], output)
 
     return hook
 

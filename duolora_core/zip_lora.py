@@ -101,14 +101,14 @@ class ZippedLora(GatedLora):
         """How many numbers are trained."""
         return self.gates.values.numel()
 
-    def change(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
-        """What both masked LoRAs of one layer add to its output for the input x, (batch, …)."""
+    def add(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
+        """A layer's output for the input x, (batch, …), plus what both masked LoRAs change."""
         mask = self._gate(name, x)  # (batch, channels of content + channels of style)
         up, down = self._stack(name, module, x)
         rank, width = self.pair.ranks(name)[0], self.gates.slots[name].content_rank
         sides = ((up[:, :rank], down[:rank], mask[:, :width]), (up[:, rank:], down[rank:], mask[:, width:]))
         total = [self._side(module, x, *side) for side in sides if side[2].shape[1]]
-        return total[0] if len(total) == 1 else total[0] + total[1]
+        return output + (total[0] if len(total) == 1 else total[0] + total[1])
 
     def _side(self, module: nn.Module, x: Tensor, up: Tensor, down: Tensor, mask: Tensor) -> Tensor:
         if self.axis == "input":
