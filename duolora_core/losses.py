@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -39,16 +39,31 @@ def layer_prior_loss(
     - `vector`: sparsity · ‖d‖₁ + rank_weight · (‖o‖₂ - ‖d‖₂), the authors' code: the nuclear norm of a one-column
       matrix is ‖·‖₂, and there is no hinge.
     """
-    terms: list[Tensor] = []
-    for name, slot in gates.slots.items():
-        role = roles[name]
-        if role == "neutral" or slot.content_rank == 0 or slot.style_rank == 0:
-            continue
-        content, style = gates.content(name), gates.style(name)
-        dominant, other = (content, style) if role == "content" else (style, content)
-        if form == "diagonal":
-            excess = torch.relu(other.abs().sum() - dominant.abs().sum())
-        else:
-            excess = torch.linalg.vector_norm(other) - torch.linalg.vector_norm(dominant)
-        terms.append(sparsity * dominant.abs().sum() + rank_weight * excess)
-    return torch.stack(terms).mean() if terms else gates.values.sum() * 0.0
+    layers = [
+        (roles[name], slot)
+        for name, slot in gates.slots.items()
+        if roles[name] != "neutral" and slot.content_rank and slot.style_rank
+    ]
+    if not layers:
+        return gates.values.sum() * 0.0
+    dominant = _rows(gates.values, [slot.content if role == "content" else slot.style for role, slot in layers])
+    other = _rows(gates.values, [slot.style if role == "content" else slot.content for role, slot in layers])
+    length = dominant.abs().sum(1)  # (layers,)
+    if form == "diagonal":
+        excess = torch.relu(other.abs().sum(1) - length)
+    else:
+        excess = torch.linalg.vector_norm(other, dim=1) - torch.linalg.vector_norm(dominant, dim=1)
+    return (sparsity * length + rank_weight * excess).mean()
+
+
+def _rows(values: Tensor, places: Sequence[slice]) -> Tensor:
+    """Each place of a vector as one row, filled up with zeros, (places, longest).
+
+    One gather for all layers: layer by layer, SDXL's prior would be some 19,000 kernels a step on a GPU.
+    """
+    starts = torch.tensor([place.start for place in places], device=values.device)
+    lengths = torch.tensor([place.stop - place.start for place in places], device=values.device)
+    column = torch.arange(max(place.stop - place.start for place in places), device=values.device)
+    zero = len(values)  # where a zero is put behind the last value
+    index = torch.where(column < lengths[:, None], starts[:, None] + column, zero)
+    return torch.cat([values, values.new_zeros(1)])[index]
