@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt constraints-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit test-host bench-quality format clean
+.PHONY: help demo test lint types unit test-host bench-quality bench-speed format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ test-host: $(STAMP) ## Run the tests inside real ComfyUI checkouts (they skip wh
 
 bench-quality: $(STAMP) ## Measure every method on held-out pairs, 60 minutes (FAST=1: a part of it, 8 minutes)
 	$(BIN)/python -m benchmarks.shapes_world.quality $(if $(FAST),--cases 4 --pictures 16 --table-only --no-report)
+
+bench-speed: $(STAMP) ## Count FLOPs and bytes, and time a step beside the authors' and ZipLoRA's, under 10 minutes
+	$(BIN)/python -m benchmarks.speed
 
 format: $(STAMP) ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .

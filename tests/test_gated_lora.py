@@ -66,6 +66,22 @@ def test_a_batch_of_rows_is_the_single_runs(unet: UNet, varied: World) -> None:
             assert relative(together[[i]], alone) < 1e-12
 
 
+def test_mixed_rows_pass_the_gradient_of_the_merge_alone(unet: UNet, varied: World) -> None:
+    """Samples of the merge around others: the gates' gradient is the sum of what each sample alone gives."""
+    x, t, conditions = inputs(4)
+    rows: tuple[Row, ...] = ("merge", "content", "base", "merge")
+
+    def gradient(picked: list[int]) -> Tensor:
+        gates = random_gates(varied.pair)
+        gates.values = gates.values.double().requires_grad_()
+        with attach(weighted_modules(unet), varied.pair, gates) as gated, gated.rows([rows[i] for i in picked]):
+            run(unet, x[picked], t[picked], [conditions[i] for i in picked]).square().sum().backward()
+        assert gates.values.grad is not None
+        return gates.values.grad
+
+    assert relative(gradient([0, 1, 2, 3]), gradient([0]) + gradient([3])) < 1e-12
+
+
 def test_all_gates_open_is_the_plain_sum(unet: UNet, varied: World) -> None:
     with attach(weighted_modules(unet), varied.pair, open_gates(varied.pair)) as gated, gated.rows(["merge", "sum"]):
         x, t, conditions = inputs(1)

@@ -15,20 +15,21 @@ from benchmarks.random_sdxl import UNetDenoiser
 from benchmarks.speed.contestants import CONTESTANTS, Step, Task
 
 
-def step_seconds(tasks: Mapping[str, Task], rounds: int) -> dict[str, float]:
-    """The median over the rounds of each contestant's seconds per step, after one step to warm up.
+def step_seconds(entries: Mapping[str, tuple[str, Task]], rounds: int) -> dict[str, float]:
+    """The median over the rounds of every entry's seconds per step, after one step to warm up.
 
     Args:
-        tasks: {contestant: its task}; all of one model, of which each gets a copy that shares the weights
+        entries: {name: (contestant, task)}; all of one model, of which each gets a copy that shares the weights
     """
     with ExitStack() as stack:
-        steps = {name: stack.enter_context(CONTESTANTS[name](separate(task))) for name, task in tasks.items()}
-        for step in steps.values():
+        steps = {
+            name: (stack.enter_context(CONTESTANTS[contestant](separate(task))), task.denoiser.device)
+            for name, (contestant, task) in entries.items()
+        }
+        for step, _ in steps.values():
             step()
-        seconds = [
-            {name: _seconds(step, tasks[name].denoiser.device) for name, step in steps.items()} for _ in range(rounds)
-        ]
-    return {name: median(row[name] for row in seconds) for name in tasks}
+        seconds = [{name: _seconds(*step) for name, step in steps.items()} for _ in range(rounds)]
+    return {name: median(row[name] for row in seconds) for name in entries}
 
 
 def separate(task: Task) -> Task:
@@ -41,13 +42,14 @@ def separate(task: Task) -> Task:
 
 
 def _seconds(step: Step, device: torch.device) -> float:
-    _finish(device)
+    finish(device)
     started = time.perf_counter()
     step()
-    _finish(device)
+    finish(device)
     return time.perf_counter() - started
 
 
-def _finish(device: torch.device) -> None:
+def finish(device: torch.device) -> None:
+    """Waits until the device has done all that it was asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,0 +1,169 @@
+"""What a merge costs, counted on SDXL's real structure and measured beside the authors' and ZipLoRA's own steps.
+
+    python -m benchmarks.speed                       # all sections, under ten minutes on two cores
+    python -m benchmarks.speed --only flops memory
+
+Sections: `flops` (counted, no values needed), `memory` (counted too, on the meta device), `wall` (a CPU model that is
+SDXL at a quarter of every size), `stages` (reading, folding and saving two LoRAs). The last line is JSON:
+
+- flops_over_limit: an exact step over the adapter-free limit, see `flops.limit_flops`
+- checkpointed_over_exact_flops: the same step with gradient checkpointing over it without
+- authors_over_exact_flops, ziplora_over_exact_flops: their steps as they are run, checkpointed, over our exact step
+- authors_over_checkpointed_flops: when ours is checkpointed too
+- exact_over_fast_flops: whole runs of the presets `default` and `fast`; null where there is no such preset
+- wall_authors_over_exact, wall_ziplora_over_exact: seconds per step, medians, by the pixels that the model stands for
+- peak_memory_over_authors: the peak of what a step allocates at 1024 px in bf16, LoRAs included and the UNet's frozen
+  weights not: `checkpointed` both, `plain` neither; `with_weights`: checkpointed, with those weights on both sides
+- load_fold_save_s: seconds from two files to a merged one
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from benchmarks.ldm_unet import UNetConfig
+from benchmarks.random_sdxl import UNetDenoiser, random_pair, random_unet
+from benchmarks.speed.contestants import Task
+from benchmarks.speed.flops import evaluations, limit_flops, meta_task, prices, step_flops
+from benchmarks.speed.memory import step_peak_bytes
+from benchmarks.speed.wall import step_seconds
+from duolora_core import PRESETS
+
+PIXELS = (512, 768, 1024)
+THREADS = 2
+QUARTER = UNetConfig(channels=80, context=512, pooled=704, head=32, groups=16)
+"""SDXL's structure and depths at a quarter of its widths. With a quarter of the rank and of the tokens every ratio of
+FLOPs is about that of SDXL, at twice the pixels."""
+QUARTER_RANK = 16
+ROUNDS = 3
+
+
+def flops() -> dict[str, Any]:
+    """All counts, by pixels."""
+    over_limit, checkpointed, authors, ziplora, authors_checkpointed = ({} for _ in range(5))
+    fast_ratio: float | None = None
+    for pixels in PIXELS:
+        task = meta_task(pixels)
+        saving = replace(task, checkpointing=True)
+        limit, price, lean = limit_flops(task), prices(task), prices(saving)
+        exact, exact_saving = step_flops("exact", task), 6 * lean.teacher + 2 * lean.student
+        theirs, zipped = step_flops("authors", saving), step_flops("ziplora", saving)
+        key = str(pixels)
+        over_limit[key], checkpointed[key] = exact / limit, exact_saving / exact
+        authors[key], authors_checkpointed[key], ziplora[key] = theirs / exact, theirs / exact_saving, zipped / exact
+        _say(
+            f"{pixels} px: limit {limit / 1e12:.2f} TFLOP a step, exact {exact / 1e12:.2f}, exact checkpointed "
+            f"{exact_saving / 1e12:.2f}, authors {theirs / 1e12:.2f}, ZipLoRA {zipped / 1e12:.2f}; a teacher "
+            f"{price.teacher / 1e12:.2f}, a student {price.student / 1e12:.2f}, checkpointed {lean.student / 1e12:.2f}"
+        )
+        if "fast" in PRESETS and pixels == PIXELS[-1]:
+            default, fast = (price.of(evaluations(PRESETS[preset])) for preset in ("default", "fast"))
+            fast_ratio = default / fast
+            _say(f"{pixels} px, whole runs: default {default / 1e15:.2f} PFLOP, fast {fast / 1e15:.2f}")
+    return {
+        "flops_over_limit": over_limit,
+        "checkpointed_over_exact_flops": checkpointed,
+        "authors_over_exact_flops": authors,
+        "authors_over_checkpointed_flops": authors_checkpointed,
+        "ziplora_over_exact_flops": ziplora,
+        "exact_over_fast_flops": fast_ratio,
+    }
+
+
+def memory() -> dict[str, Any]:
+    """Peaks at 1024 px in bf16, one sample at a time on both sides."""
+    plain = meta_task(1024)
+    plain = replace(plain, config=replace(plain.config, micro_batch=1))
+    saving = replace(plain, checkpointing=True)
+    weights = sum(parameter.nbytes for parameter in plain.denoiser.unet.parameters())
+    ours, theirs, zipped, ours_plain, theirs_plain = (
+        step_peak_bytes(name, task)
+        for name, task in (
+            ("exact", saving),
+            ("authors", saving),
+            ("ziplora", saving),
+            ("exact", plain),
+            ("authors", plain),
+        )
+    )
+    _say(
+        f"1024 px beside {weights / 1e9:.2f} GB of weights: checkpointed exact {ours / 1e9:.2f} GB, authors "
+        f"{theirs / 1e9:.2f}, ZipLoRA {zipped / 1e9:.2f}; plain exact {ours_plain / 1e9:.2f}, authors "
+        f"{theirs_plain / 1e9:.2f}"
+    )
+    return {
+        "peak_memory_over_authors": {
+            "checkpointed": ours / theirs,
+            "plain": ours_plain / theirs_plain,
+            "with_weights": (ours + weights) / (theirs + weights),
+        },
+        "peak_memory_over_ziplora": ours / zipped,
+    }
+
+
+def wall() -> dict[str, Any]:
+    """Seconds on the CPU. The authors' and ZipLoRA's steps are checkpointed, as they are run; ours is not."""
+    torch.set_num_threads(THREADS)
+    denoiser = UNetDenoiser(random_unet(QUARTER, torch.float32))
+    pair = random_pair(denoiser.layout, QUARTER_RANK)
+    authors: dict[str, float] = {}
+    ziplora: dict[str, float] = {}
+    for pixels in (256, 512):
+        task = Task(denoiser, pair, pixels)
+        saving = replace(task, checkpointing=True)
+        entries = {"exact": ("exact", task), "authors": ("authors", saving), "ziplora": ("ziplora", saving)}
+        seconds = step_seconds(entries, ROUNDS)
+        key = str(2 * pixels)
+        authors[key], ziplora[key] = (seconds[name] / seconds["exact"] for name in ("authors", "ziplora"))
+        _say(f"quarter of SDXL at {pixels} px, for {key} px, seconds a step: " + _listed(seconds))
+    return {"wall_authors_over_exact": authors, "wall_ziplora_over_exact": ziplora}
+
+
+def stages() -> dict[str, Any]:
+    """From two files to a merged one."""
+    return {"load_fold_save_s": importlib.import_module("benchmarks.speed.stages").load_fold_save_seconds()}
+
+
+SECTIONS: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "flops": flops,
+    "memory": memory,
+    "wall": wall,
+    "stages": stages,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    wanted = parser.parse_args()
+    result: dict[str, Any] = {}
+    for section in wanted.only:
+        result |= SECTIONS[section]()
+    _say(json.dumps(_rounded(result)))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def _listed(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
