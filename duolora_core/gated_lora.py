@@ -73,7 +73,7 @@ class GatedLora:
     def add(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
         """A layer's output for the input x, (batch, …), plus what the gated LoRAs change; `output` is used up.
 
-        The second product adds straight into the output, which saves a LoRA three passes over a tensor of its size.
+        The second product adds straight into the output, so no other tensor of its size is written and read again.
         """
         gate = self._gate(name, x)  # (batch, R)
         up, down = self._stack(name, module, x)
