@@ -126,7 +126,7 @@ def wall() -> dict[str, Any]:
     pair = random_pair(denoiser.layout, QUARTER_RANK)
     authors: dict[str, float] = {}
     ziplora: dict[str, float] = {}
-    for pixels in (256, 384):
+    for pixels in (256, 384, 512):
         task = Task(denoiser, pair, pixels)
         saving = replace(task, checkpointing=True)
         entries = {"exact": ("exact", task), "authors": ("authors", saving), "ziplora": ("ziplora", saving)}
