@@ -76,7 +76,7 @@ class MergeConfig:
 
 
 FAST: Mapping[str, Any] = {"steps": 40, "pool": 8, "timesteps": "stratified"}
-"""What makes a merge fast, whatever else is set: at most a third of the network evaluations of our default."""
+"""What makes a merge fast: with all else at its default, at most a third of the default's network evaluations."""
 
 # The paper does not give lambda of equation 1. Read literally (1, with a sparsity of 1) the layer prior shrinks both
 # roles alike; the weights of our default are what makes it prefer one.
