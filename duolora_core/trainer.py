@@ -1,7 +1,8 @@
 """The training loop: a lesson of the teachers (six evaluations, if it is new), two evaluations of the merge, one step.
 
 Everything frozen (content LoRA, style LoRA, base) and everything trained (the merge) is the same attached network with
-another gate row, so a step is three batched evaluations. What has been trained so far is a valid merge at any step.
+another gate row, so a step is at most three batched evaluations. What has been trained so far is a valid merge at any
+step.
 """
 
 from __future__ import annotations
