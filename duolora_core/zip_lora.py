@@ -30,10 +30,11 @@ from .denoiser import Denoiser
 from .gated_lora import GatedLora, along_channels, hooked
 from .gates import Gates, Slot
 from .layer_priors import layer_roles
+from .lessons import Picture
 from .low_rank import LowRank
 from .merged import FoldedLora
 from .pair import LoraPair
-from .trainer import Penalty, Picture, StepReport, descend
+from .trainer import Penalty, StepReport, descend
 
 Axis = Literal["output", "input"]
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
-from ..duolora_core.config import PRESETS, CycleRoute, MergeConfig
+from ..duolora_core.config import FAST, PRESETS, CycleRoute, MergeConfig, Timesteps
 from ..duolora_core.gates import Initialisation
 from ..duolora_core.losses import PriorForm
 from ..duolora_core.pair import Basis
@@ -15,6 +15,7 @@ from .schema import schema
 from .sockets import CATEGORY, MergeOptions, OptionsSocket
 
 CUSTOM = "as set here"
+SPEED = "fast"
 _DEFAULT = MergeConfig()
 
 
@@ -166,6 +167,25 @@ class MergeOptionsNode(io.ComfyNode):
                 io.String.Input(
                     "negative_prompt", default="", multiline=True, tooltip="Negative prompt of those pictures."
                 ),
+                # Optional, so that graphs saved before there were these two still run.
+                io.Int.Input(
+                    "pool",
+                    optional=True,
+                    default=_DEFAULT.pool,
+                    min=0,
+                    max=1000,
+                    tooltip="0: each step looks at a new picture, noise and timestep. Above 0: only that many are "
+                    "drawn, and what each LoRA alone makes of them is computed once, so that all further steps are "
+                    "faster.",
+                ),
+                io.Combo.Input(
+                    "timesteps",
+                    optional=True,
+                    options=list(get_args(Timesteps)),
+                    default=_DEFAULT.timesteps,
+                    tooltip="uniform: the noise level of each step is left to chance. stratified: all of them together "
+                    "cover the whole range evenly; best with a pool.",
+                ),
             ],
             outputs=[OptionsSocket.Output("options", tooltip="To ZipRank Merge, or to Baseline Merge for ZipLoRA.")],
         )
@@ -184,12 +204,15 @@ class MergeOptionsNode(io.ComfyNode):
         micro_batch: int,
         **settings: Any,
     ) -> io.NodeOutput:
-        is_preset = preset != CUSTOM
+        is_preset = preset not in (CUSTOM, SPEED)
+        if preset == SPEED:
+            settings |= FAST
         config = PRESETS[preset] if is_preset else MergeConfig(**settings)
         return io.NodeOutput(
             MergeOptions(
                 config=replace(config, micro_batch=micro_batch),
                 is_preset=is_preset,
+                most_steps=config.steps if preset == SPEED else None,
                 custom_prior=custom_prior,
                 compute=compute_dtype,
                 checkpointing=gradient_checkpointing,

@@ -75,6 +75,20 @@ DUOLORA: Mapping[str, list[dict[str, Any]]] = {
         *({"cycle_weight": weight, "cycle_route": "differentiable"} for weight in (0.1, 1.0)),
         {"cycle_weight": 0.0, "steps": 167},
     ],
+    "pool": [{}, *({"pool": pool, "timesteps": "stratified"} for pool in (4, 8, 16, 32))],
+    "timesteps": [
+        {},
+        {"timesteps": "stratified"},
+        {"pool": 8},
+        {"pool": 8, "timesteps": "stratified"},
+    ],
+    "fast": [  # each at most a third of the default's work; at 1 / steps the gates can move as far as in the default
+        {},
+        *(
+            {"steps": steps, "pool": pool, "timesteps": "stratified", "learning_rate": rate}
+            for steps, pool in ((40, 4), (40, 8), (40, 16), (33, 0)) for rate in (0.01, round(1 / steps, 3))
+        ),
+    ],
     "learning_rate": [{}, *_values("learning_rate", 0.003, 0.03)],
     "steps": [{}, *_values("steps", 30, 50, 200)],
 }  # fmt: skip
