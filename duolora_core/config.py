@@ -25,7 +25,8 @@ class MergeConfig:
         layer_prior: a preset's name or a custom string, see `layer_roles`
         initialisation, content_threshold, style_threshold: see `initial_gates`
         prior_form, sparsity, rank_weight: see `layer_prior_loss`
-        layer_prior_weight, cycle_weight, reconstruction_weight: weights of the three losses
+        layer_prior_weight, cycle_weight, reconstruction_weight: weights of the three losses; the first two are off by
+            default, because neither gained anything where it could be measured (docs/quality.md)
         cycle_route: compare the merged prediction with the twice-hopped teacher (`authors`), or send the hopped latent
             through the merge and compare with the single LoRA (`differentiable`)
         micro_batch: samples per forward; the result does not depend on it
@@ -48,8 +49,8 @@ class MergeConfig:
     prior_form: PriorForm = "diagonal"
     sparsity: float = 0.1
     rank_weight: float = 2.0
-    layer_prior_weight: float = 1.0
-    cycle_weight: float = 0.01
+    layer_prior_weight: float = 0.0
+    cycle_weight: float = 0.0
     reconstruction_weight: float = 1.0
     cycle_route: CycleRoute = "authors"
     micro_batch: int = 4
@@ -79,11 +80,16 @@ FAST: Mapping[str, Any] = {"steps": 40, "pool": 8, "timesteps": "stratified"}
 """What makes a merge fast: with all else at its default, at most a third of the default's network evaluations."""
 
 # The paper does not give lambda of equation 1. Read literally (1, with a sparsity of 1) the layer prior shrinks both
-# roles alike; the weights of our default are what makes it prefer one.
+# roles alike; sparsity and rank weight of our default are what makes it prefer one, once it is switched on.
 PRESETS: Mapping[str, MergeConfig] = {
     "default": MergeConfig(),
     "paper": MergeConfig(
-        initialisation="random", rank_weight=1.0, sparsity=1.0, layer_prior_weight=0.1, reconstruction_weight=0.01
+        initialisation="random",
+        rank_weight=1.0,
+        sparsity=1.0,
+        layer_prior_weight=0.1,
+        cycle_weight=0.01,
+        reconstruction_weight=0.01,
     ),
     "authors_code": MergeConfig(
         weight_decay=1e-4,

@@ -79,7 +79,8 @@ class ZipRankMerge(io.ComfyNode):
                     min=0.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="How strongly the layer prior separates the two. Lower it if one of them fades.",
+                    tooltip="How strongly the layer prior keeps content and style to their blocks; 0 is off. Try "
+                    "0.3 to 1 where one LoRA drowns the other; lower it if one of them fades.",
                 ),
                 io.Float.Input(
                     "cycle_weight",
@@ -87,7 +88,8 @@ class ZipRankMerge(io.ComfyNode):
                     min=0.0,
                     max=10.0,
                     step=0.01,
-                    tooltip="Weight of the cycle-consistency loss (Constyle). 0 turns it off and makes steps faster.",
+                    tooltip="Weight of the cycle-consistency loss (Constyle); 0 is off. The paper takes 0.01. Steps "
+                    "with it cost two thirds more.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Needed only when a loader has pictures."),
                 OptionsSocket.Input("options", optional=True, tooltip="From Merge Options; defaults without it."),

@@ -36,16 +36,15 @@ def _values(name: str, *values: Any) -> list[dict[str, Any]]:
 
 REVERSED = "down_blocks.1=content, up_blocks.1=content, down_blocks.2=style, mid_block=style, up_blocks.0=style"
 CONTENT_EVERYWHERE = "down_blocks=content, mid_block=content, up_blocks=content"
-PLAIN: dict[str, Any] = {"initialisation": "ones", "layer_prior_weight": 0.0, "cycle_weight": 0.0}
 
 DUOLORA: Mapping[str, list[dict[str, Any]]] = {
     "default": [{}],
     "parts": [  # each part of DuoLoRA by itself, and all together
-        PLAIN,
-        PLAIN | {"basis": "factors"},
-        PLAIN | {"initialisation": "random"},
-        PLAIN | {"layer_prior_weight": 1.0},
-        PLAIN | {"cycle_weight": 0.01},
+        {},
+        {"basis": "factors"},
+        {"initialisation": "random"},
+        {"layer_prior_weight": 1.0},
+        {"cycle_weight": 0.01},
         {"initialisation": "random", "layer_prior_weight": 1.0, "cycle_weight": 0.01},
     ],
     "initialisation": [{}]
