@@ -24,6 +24,7 @@ from duolora_core.core_space import dare, ties
 from duolora_core.zip_lora import ZipLoraConfig
 
 from .cases import Case, cases
+from .ceiling import TrueGates
 from .judging import Verdict, bootstrap, interval, summarise
 from .methods import METHODS, OURS, ZIPLORA, DuoLora, Method, Stack, TrainingFree, ZipLora
 from .trials import Outcome, Trial, run_all
@@ -105,6 +106,11 @@ OTHERS: Mapping[str, Mapping[str, Method]] = {
     },
     "pictures": {source: DuoLora(source=source) for source in get_args(PictureSource)},
     "strengths": {name: METHODS[name] for name in (*ZIPLORA, OURS)},
+    "ceiling": {
+        "DuoLoRA": DuoLora(),
+        "gates told the answers, 100 steps": TrueGates(),
+        "gates told the answers, 400 steps": TrueGates(400, 0.02),
+    },
     "free": {
         "NP-LoRA 1/3": TrainingFree(null_space),
         "TIES": TrainingFree(ties, "factors"),
