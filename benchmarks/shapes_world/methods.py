@@ -94,7 +94,7 @@ def k_lora(pair: LoraPair, alpha: float = 1.5, beta: float = 0.5) -> Lora:
 
 METHODS: Mapping[str, Method] = {
     "stack 1 + 1": Stack(),
-    "stack, tuned": Stack(0.9, 0.9),
+    "stack, tuned": Stack(0.9, 0.8),
     "average": TrainingFree(average),
     "B-LoRA's blocks": TrainingFree(block_split),
     "NP-LoRA": TrainingFree(null_space),
