@@ -127,7 +127,8 @@ class _Watch:
     def __init__(self, size: int):
         self.size = size
         self.stages: dict[str, tuple[float, float, float, float | None]] = {}
-        self.start = _peak_bytes()
+        _peak_bytes()
+        self.start = _peak_bytes()  # what is resident now, not what importing took for a moment
 
     def __call__(self, stage: str, run: Callable[[], T]) -> T:
         before, started = os.times(), time.perf_counter()
