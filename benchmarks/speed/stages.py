@@ -62,20 +62,24 @@ def load_fold_save_seconds() -> float:
 def measured(case: str) -> dict[str, Any]:
     """Runs the stages in a fresh process; {"stages": {stage: [seconds, user, kernel, peak]}, "load_fold_save_s", …}."""
     threads = {name: str(THREADS) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    environment = {**os.environ, **threads}
     with tempfile.TemporaryDirectory() as folder:
-        layout = _sdxl()
-        for seed, role in enumerate(("content", "style")):
-            save_file(_random_kohya(layout, CASES[case], seed), Path(folder) / f"{role}.safetensors")
-        command = [sys.executable, "-m", "benchmarks.speed.stages", "--run", folder]
-        done = subprocess.run(command, env={**os.environ, **threads}, stdout=subprocess.PIPE, text=True, check=True)
+        command = [sys.executable, "-m", "benchmarks.speed.stages", "--case", case]
+        subprocess.run([*command, "--write", folder], env=environment, check=True)
+        command += ["--run", folder]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return {"case": case, **json.loads(done.stdout)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=list(CASES), default="attention")
+    parser.add_argument("--write", metavar="FOLDER", help=argparse.SUPPRESS)  # the process that makes the files
     parser.add_argument("--run", metavar="FOLDER", help=argparse.SUPPRESS)  # the measured process itself
     wanted = parser.parse_args()
+    if wanted.write:
+        _write(Path(wanted.write), CASES[wanted.case])
+        return
     if wanted.run:
         sys.stdout.write(json.dumps(_run(Path(wanted.run))))
         return
@@ -107,6 +111,7 @@ def _run(folder: Path) -> dict[str, Any]:
         "threads": THREADS,
         "left_out": left_out,
         "load_fold_save_s": round(sum(watch.stages[stage][0] for stage in COUNTED), 2),
+        "load_fold_save_cpu_s": round(sum(sum(watch.stages[stage][1:3]) for stage in COUNTED), 2),
         "peak_over_files": max(watch.stages[stage][3] or 0 for stage in COUNTED),
         "stages": watch.stages,
     }
@@ -162,6 +167,13 @@ def _half_trained(pair: LoraPair) -> Gates:
 def _sdxl() -> UNetLayout:
     with torch.device("meta"):
         return layout_from_shapes(layer_shapes(UNet(SDXL)))
+
+
+def _write(folder: Path, pattern: str) -> None:
+    torch.set_num_threads(1)
+    layout = _sdxl()
+    for seed, role in enumerate(("content", "style")):
+        save_file(_random_kohya(layout, pattern, seed), folder / f"{role}.safetensors")
 
 
 def _random_kohya(layout: UNetLayout, pattern: str, seed: int) -> dict[str, Tensor]:
