@@ -1,0 +1,1 @@
+"""Speed and memory: what a merge costs, counted and measured."""
