@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,9 @@ from .gated_lora import GatedLora
 from .gates import BlockGates, Gates, block_statistics, initial_gates
 from .layer_priors import Role
 from .losses import cycle_latent, layer_prior_loss
+from .memory import Plan
 from .pair import LoraPair
+from .plans import Plans
 
 
 @dataclass(frozen=True)
@@ -78,23 +81,27 @@ def train(
     style: Sequence[Picture],
     roles: Mapping[str, Role],
     config: MergeConfig,
+    plans: Plans | None = None,
 ) -> Iterator[StepReport]:
     """Trains the gates of an attached pair and yields after every step (Algorithm 3 of arXiv 2504.13206).
 
     One noise and one timestep serve both pictures of a step. `gated.gates` always holds the gates reached so far; on
     the way out they are detached and on the CPU.
 
+    Args:
+        plans: replace the config's micro-batch, and say how to go on when memory runs out
+
     Raises:
         SettingsError: a side has no picture.
         TrainingError: a loss or gradient is not finite; `gated.gates` is set back to the best gates so far.
+        OutOfMemoryError: memory ran out, and there is no smaller plan.
     """
 
     def prior(gates: Gates) -> Tensor:
         return layer_prior_loss(gates, roles, config.prior_form, config.sparsity, config.rank_weight)
 
-    return descend(
-        denoiser, gated, content, style, roles, config, Penalty("layer_prior", config.layer_prior_weight, prior)
-    )
+    penalty = Penalty("layer_prior", config.layer_prior_weight, prior)
+    return descend(denoiser, gated, content, style, roles, config, penalty, plans)
 
 
 def descend(
@@ -105,6 +112,7 @@ def descend(
     roles: Mapping[str, Role],
     config: MergeConfig,
     penalty: Penalty,
+    plans: Plans | None = None,
 ) -> Iterator[StepReport]:
     """The loop itself: the losses of the network's outputs, and any term that depends on the gates alone.
 
@@ -112,6 +120,7 @@ def descend(
     """
     if not content or not style:
         raise SettingsError("Training needs at least one content and one style picture.")
+    plans = plans or Plans([Plan(config.micro_batch, checkpointing=False)])
     gates, device = gated.gates, denoiser.sigmas.device
     values = gates.values.detach().to(device, torch.float32, copy=True).requires_grad_()
     gates.values = values
@@ -125,9 +134,9 @@ def descend(
             timestep = torch.randint(len(denoiser.sigmas), (), generator=generator)
             sigma = denoiser.sigmas[timestep.to(device)].to(torch.float32)  # ()
 
-            students, scale = _lessons(denoiser, gated, c, s, sigma, config, generator)
-            losses = backward(denoiser, gated, students, sigma, config, scale)
-            values.grad = None if values.grad is None else values.grad / scale
+            losses = plans.afford(
+                partial(_gradient, denoiser, gated, c, s, sigma, config, generator, generator.get_state())
+            )
             alone = penalty.loss(gates)
             (penalty.weight * alone).backward()
             norm = float(torch.nn.utils.clip_grad_norm_([values], config.clip))
@@ -160,6 +169,30 @@ def _draw(pictures: Sequence[Picture], generator: torch.Generator) -> Picture:
     return pictures[int(torch.randint(len(pictures), (), generator=generator))]
 
 
+def _gradient(
+    denoiser: Denoiser,
+    gated: GatedLora,
+    c: Picture,
+    s: Picture,
+    sigma: Tensor,
+    config: MergeConfig,
+    generator: torch.Generator,
+    state: Tensor,
+    plan: Plan,
+) -> dict[str, float]:
+    """Sets the gates' gradient of one step's network losses and returns them.
+
+    It can be called again after it failed: noise is drawn from the generator's `state`, and nothing is kept of before.
+    """
+    values = gated.gates.values
+    values.grad = None
+    generator.set_state(state)
+    lessons, scale = _lessons(denoiser, gated, c, s, sigma, config, plan.micro_batch, generator)
+    losses = backward(denoiser, gated, lessons, sigma, plan.micro_batch, scale)
+    values.grad = None if values.grad is None else values.grad / scale
+    return losses
+
+
 def _lessons(
     denoiser: Denoiser,
     gated: GatedLora,
@@ -167,6 +200,7 @@ def _lessons(
     s: Picture,
     sigma: Tensor,
     config: MergeConfig,
+    micro_batch: int,
     generator: torch.Generator,
 ) -> tuple[list[tuple[Sample, list[Target]]], float]:
     """What the merge has to learn in this step: [(sample for the merge, its targets)], and the gradient's scale."""
@@ -184,7 +218,7 @@ def _lessons(
     if with_cycle:
         first_hop += [Sample("style", x_c, c.combined), Sample("content", x_s, s.combined)]
     with torch.no_grad():
-        cc, ss, *infused = evaluate(denoiser, gated, first_hop, sigma, config.micro_batch)
+        cc, ss, *infused = evaluate(denoiser, gated, first_hop, sigma, micro_batch)
     reconstruct_c = Target("reconstruction_content", config.reconstruction_weight, output(x_c, cc))
     reconstruct_s = Target("reconstruction_style", config.reconstruction_weight, output(x_s, ss))
     lesson_c, lesson_s = [reconstruct_c], [reconstruct_s]
@@ -195,7 +229,7 @@ def _lessons(
         if config.cycle_route == "authors":
             second_hop = [Sample("style", hop_c, c.own), Sample("content", hop_s, s.own)]
             with torch.no_grad():
-                csc, scs = evaluate(denoiser, gated, second_hop, sigma, config.micro_batch)
+                csc, scs = evaluate(denoiser, gated, second_hop, sigma, micro_batch)
             lesson_c.append(Target("cycle_style", config.cycle_weight, output(hop_c, csc)))
             lesson_s.append(Target("cycle_content", config.cycle_weight, output(hop_s, scs)))
         else:
