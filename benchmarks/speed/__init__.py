@@ -1,0 +1,1 @@
+"""What a merge costs: arithmetic, memory and time."""
