@@ -15,6 +15,7 @@ from .schema import schema
 from .sockets import CATEGORY, MergeOptions, OptionsSocket
 
 CUSTOM = "as set here"
+PLANNED = "auto"
 _DEFAULT = MergeConfig()
 
 
@@ -137,12 +138,14 @@ class MergeOptionsNode(io.ComfyNode):
                     default=_DEFAULT.micro_batch,
                     min=1,
                     max=8,
-                    tooltip="Samples per forward. Lower it when memory runs out; the result stays the same.",
+                    tooltip="Samples per forward, at most. Fewer are taken where memory is short; the result stays "
+                    "the same.",
                 ),
                 io.Boolean.Input(
                     "gradient_checkpointing",
                     default=True,
-                    tooltip="Saves much memory for a little time. Turn it off on large cards.",
+                    tooltip="Saves much memory for about a fifth more time; the result stays the same. Heeded only if "
+                    "memory_plan is 'as set here'.",
                 ),
                 io.Combo.Input(
                     "compute_dtype",
@@ -166,6 +169,15 @@ class MergeOptionsNode(io.ComfyNode):
                 io.String.Input(
                     "negative_prompt", default="", multiline=True, tooltip="Negative prompt of those pictures."
                 ),
+                io.Combo.Input(
+                    "memory_plan",
+                    options=[PLANNED, CUSTOM],
+                    default=PLANNED,
+                    optional=True,  # graphs saved before there was a plan do not have it
+                    tooltip="auto: use gradient checkpointing and a smaller micro-batch only if the free memory asks "
+                    "for it. as set here: start with both as they are set, for instance to leave memory to other "
+                    "programs.",
+                ),
             ],
             outputs=[OptionsSocket.Output("options", tooltip="To ZipRank Merge, or to Baseline Merge for ZipLoRA.")],
         )
@@ -182,6 +194,7 @@ class MergeOptionsNode(io.ComfyNode):
         own_pictures_cfg: float,
         negative_prompt: str,
         micro_batch: int,
+        memory_plan: str = PLANNED,
         **settings: Any,
     ) -> io.NodeOutput:
         is_preset = preset != CUSTOM
@@ -192,7 +205,7 @@ class MergeOptionsNode(io.ComfyNode):
                 is_preset=is_preset,
                 custom_prior=custom_prior,
                 compute=compute_dtype,
-                checkpointing=gradient_checkpointing,
+                checkpointing=None if memory_plan == PLANNED else gradient_checkpointing,
                 self_made_count=own_pictures,
                 self_made_steps=own_pictures_steps,
                 self_made_cfg=own_pictures_cfg,
