@@ -79,7 +79,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The parts in bytes, each at its own peak; see the module."""
+    """The parts in bytes; see the module. `student` and `casts` are those of the moment when their sum is largest."""
 
     weights: int
     factors: int
@@ -102,19 +102,19 @@ def estimate(work: Workload, storage: Storage, plan: Plan) -> Estimate:
     """What a training needs under a plan."""
     size = storage.element_size
     found = pieces(work.layout, work.kept, work.latent, size, work.text_tokens)
-    held = student = 0
-    for piece in found:
-        student = max(student, held + piece.saved + piece.backward)
-        held += piece.input if plan.checkpointing and piece.is_block else piece.saved
     students, teachers = min(plan.micro_batch, work.students), min(plan.micro_batch, work.teachers)
-    teacher = teachers * max(piece.forward for piece in found)
-    casts = 0
-    if storage.casts:
-        in_blocks = [piece.weights for piece in found if piece.is_block]
-        outside = sum(piece.weights for piece in found if not piece.is_block)
-        casts = size * (outside + (max(in_blocks) if plan.checkpointing else sum(in_blocks)))
-        teacher += size * max(math.prod(layer.shape) for layer in work.layout.layers.values())
-    return Estimate(storage.weights, size * work.factors, students * student, casts, teacher)
+    peaks: list[tuple[int, int]] = []  # (activations, converted weights) in the backward of each piece
+    held = held_casts = 0
+    for piece in found:
+        casts = size * piece.weights * storage.casts
+        peaks.append((students * (held + piece.saved + piece.backward), held_casts + casts))
+        again = plan.checkpointing and piece.is_block
+        held += piece.input if again else piece.saved
+        held_casts += 0 if again else casts
+    student, casts = max(peaks, key=sum)
+    largest = max(math.prod(layer.shape) for layer in work.layout.layers.values())
+    teacher = teachers * max(piece.forward for piece in found) + size * largest * storage.casts
+    return Estimate(storage.weights, size * work.factors, student, casts, teacher)
 
 
 def ladder(work: Workload, storage: Storage, micro_batch: int) -> list[tuple[Plan, Estimate]]:
