@@ -180,10 +180,7 @@ def _gradient(
     state: Tensor,
     plan: Plan,
 ) -> dict[str, float]:
-    """Sets the gates' gradient of one step's network losses and returns them.
-
-    It can be called again after it failed: noise is drawn from the generator's `state`, and nothing is kept of before.
-    """
+    """The network losses of one step, their gradient in `grad`; repeatable, because noise starts from `state`."""
     values = gated.gates.values
     values.grad = None
     generator.set_state(state)

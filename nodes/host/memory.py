@@ -7,6 +7,7 @@ on to every copy; and newer hosts reuse one buffer for all of them, so that the 
 from __future__ import annotations
 
 import gc
+import re
 from typing import Any
 
 import comfy.model_management as management
@@ -16,6 +17,7 @@ from torch import nn
 from ...duolora_core.errors import OutOfMemoryError
 from ...duolora_core.memory import Estimate, Plan, Storage
 
+_FULL = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
 GB = 2**30  # as the host, drivers and task managers count
 
 
@@ -73,10 +75,9 @@ def require_whole(network: nn.Module, device: torch.device) -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device, or PyTorch for it, ran out of memory."""
-    if hasattr(management, "is_oom"):
-        return management.is_oom(error)
-    return isinstance(error, management.OOM_EXCEPTION)
+    """Whether the device ran out of memory; some backends have no exception of their own for that."""
+    told = getattr(management, "is_oom", lambda error: isinstance(error, management.OOM_EXCEPTION))
+    return told(error) or (isinstance(error, RuntimeError) and bool(_FULL.search(str(error))))
 
 
 def release() -> None:
