@@ -23,6 +23,9 @@ from .config import MergeConfig
 from .pair import LoraPair
 from .unet_layout import UNetLayout
 
+SLACK = 1.1
+"""Room for what is not estimated: an allocator's rounding and gaps, the workspace of kernels. Chosen, not measured."""
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -136,9 +139,12 @@ def ladder(work: Workload, storage: Storage, micro_batch: int) -> list[tuple[Pla
 
 
 def fitting(steps: Sequence[tuple[Plan, Estimate]], free: int) -> Sequence[tuple[Plan, Estimate]]:
-    """The rest of a ladder from the first plan that fits into `free` bytes beside the weights; its end if none does."""
-    first = next((place for place, (_, needs) in enumerate(steps) if needs.beside_weights <= free), len(steps) - 1)
-    return steps[first:]
+    """The rest of a ladder from the first plan that fits, with `SLACK`, into `free` bytes beside the weights.
+
+    Where none fits, the last one: it is an estimate, and trying costs little.
+    """
+    fits = (place for place, (_, needs) in enumerate(steps) if needs.beside_weights * SLACK <= free)
+    return steps[next(fits, len(steps) - 1) :]
 
 
 def merge_workload(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from benchmarks.ldm_unet import SDXL, SEGMIND_VEGA, UNet, UNetConfig
 from benchmarks.speed.memory_plan import DTYPE, FP8, GB, RESERVED, measured, subject
 from duolora_core.config import CycleRoute, MergeConfig
-from duolora_core.memory import Estimate, Plan, Storage, Workload, estimate, fitting, ladder, merge_workload
+from duolora_core.memory import SLACK, Estimate, Plan, Storage, Workload, estimate, fitting, ladder, merge_workload
 from duolora_core.zip_lora import zip_workload
 from tiny import TinyDenoiser, layout, picture
 from training import BOTH_WEIGHTED, small_pair, trained
@@ -54,7 +55,7 @@ def test_targets_hold_by_the_estimate() -> None:
         on = subject(weights=weights)
         free = int(card * GB - RESERVED - on.storage.weights)
         _, needs = fitting(ladder(on.work(1024), on.storage, 4), free)[0]
-        assert needs.total < card * GB - RESERVED
+        assert needs.weights + needs.beside_weights * SLACK < card * GB - RESERVED
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)
@@ -109,8 +110,9 @@ def test_each_plan_of_a_ladder_needs_less_than_the_one_before(sdxl: Workload, mi
 def test_the_first_plan_that_fits_is_taken_and_the_last_one_where_none_does(sdxl: Workload) -> None:
     steps = ladder(sdxl, HALF, 4)
     for place, (_, needs) in enumerate(steps):
-        assert fitting(steps, needs.beside_weights) == steps[place:]
-        assert fitting(steps, needs.beside_weights - 1) == (steps[place + 1 :] or steps[-1:])
+        enough = math.ceil(needs.beside_weights * SLACK)
+        assert fitting(steps, enough) == steps[place:]
+        assert fitting(steps, enough - 1) == (steps[place + 1 :] or steps[-1:])
 
 
 class LargestForwards(TinyDenoiser):

@@ -137,16 +137,23 @@ def unet_layout(model: comfy.model_base.BaseModel) -> UNetLayout:
     """The layout of a model's UNet.
 
     Raises:
-        ModelMismatchError: the UNet is compiled, so that its layers cannot be reached.
+        ModelMismatchError: the UNet is compiled, so that its layers cannot be reached, or quantised in a way that the
+            host computes with kernels of its own.
     """
-    shapes = {
-        name: tuple(module.weight.shape)
+    modules = {
+        name: module
         for name, module in model.diffusion_model.named_modules()
         if getattr(module, "weight", None) is not None
     }
-    if any(name.startswith("_orig_mod.") for name in shapes):
+    if any(name.startswith("_orig_mod.") for name in modules):
         raise ModelMismatchError("This model is compiled. Take the Torch Compile node out of the way to the merge.")
-    return layout_from_shapes(shapes)
+    for name, module in modules.items():
+        if module.weight.ndim == 2 and not isinstance(module, nn.Linear):
+            raise ModelMismatchError(
+                f"This checkpoint is quantised: layer {name} is not an ordinary linear layer. Load one in fp16, bf16 "
+                "or fp32; where memory is short, with the weight_dtype fp8_e4m3fn."
+            )
+    return layout_from_shapes({name: tuple(module.weight.shape) for name, module in modules.items()})
 
 
 def prediction_of(sampling: Any) -> Prediction:

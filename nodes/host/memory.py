@@ -88,11 +88,10 @@ def release() -> None:
 
 def plan_note(plan: Plan, needs: Estimate, free: int) -> str:
     """The plan in plain words, for the artist; `free` as it is with the model loaded."""
-    parts = (
-        f"{_gb(needs.weights)} model, {_gb(needs.factors)} LoRAs, {_gb(needs.beside_weights - needs.factors)} training"
-    )
+    activations = needs.beside_weights - needs.factors
+    parts = f"{_gb(needs.weights)} model, {_gb(needs.factors)} LoRAs, {_gb(activations)} activations"
     fits = "" if needs.beside_weights <= free else ": this may not be enough"
-    return f"{plan}: about {_gb(needs.total)} of {_gb(needs.weights + free)} GB free ({parts}){fits}"
+    return f"{plan}: about {_gb(needs.total)} GB of {_gb(needs.weights + free)} GB free ({parts}){fits}"
 
 
 def _gb(size: int) -> str:

@@ -9,6 +9,7 @@ import argparse
 import importlib
 import json
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def main() -> None:
         "estimate_over_measured": {"with": estimate_over_measured(True), "without": estimate_over_measured(False)},
         "precision": precision(),
         "not_whole": not_whole(),
+        "quantised": quantised(),
         "out_of_memory": out_of_memory(),
     }
     sys.stdout.write("\n" + json.dumps(found) + "\n")
@@ -101,6 +103,21 @@ def not_whole() -> str:
     try:
         memory.require_whole(torch.nn.Linear(2, 2), torch.device("meta"))
     except errors.OutOfMemoryError as error:
+        return str(error)
+    return ""
+
+
+def quantised() -> str:
+    """What is said of a model with a linear layer of another class."""
+    import torch
+
+    layer = torch.nn.Module()
+    layer.weight = torch.nn.Parameter(torch.ones(2, 2))
+    model = types.SimpleNamespace(diffusion_model=torch.nn.ModuleDict({"to_q": layer}))
+    denoiser, errors = of_the_pack("nodes.host.denoiser"), of_the_pack("duolora_core.errors")
+    try:
+        denoiser.unet_layout(model)
+    except errors.ModelMismatchError as error:
         return str(error)
     return ""
 

@@ -110,6 +110,7 @@ def test_arithmetic_is_the_models_own_and_is_put_back(inside: dict[str, Any]) ->
     assert inside["precision"] == {"fp32": ["float32", True], "fp16": ["float32", False], "after": ["bfloat16", False]}
 
 
-def test_a_model_that_is_not_whole_on_its_device_is_refused(inside: dict[str, Any]) -> None:
+def test_states_in_which_a_model_cannot_be_trained_are_told(inside: dict[str, Any]) -> None:
     assert "weight is on cpu instead of meta" in inside["not_whole"] and "--novram" in inside["not_whole"]
+    assert "quantised: layer to_q" in inside["quantised"] and "fp8_e4m3fn" in inside["quantised"]
     assert list(inside["out_of_memory"].values()) == [True, False, True]
