@@ -120,18 +120,21 @@ def estimate(work: Workload, storage: Storage, plan: Plan) -> Estimate:
     return Estimate(storage.weights, size * work.factors, student, casts, teacher)
 
 
-def ladder(work: Workload, storage: Storage, micro_batch: int) -> list[tuple[Plan, Estimate]]:
+def ladder(
+    work: Workload, storage: Storage, micro_batch: int, modes: Sequence[bool] = (False, True)
+) -> list[tuple[Plan, Estimate]]:
     """The plans worth trying, best first, each needing less than the one before.
 
     Smaller micro-batches come before checkpointing: they cost little where one sample fills the device, and
     checkpointing costs one more forward of the student. With checkpointing the micro-batch starts large again.
 
     Args:
-        micro_batch: the most samples per forward that the caller wants
+        micro_batch: the most samples per forward that the caller wants; the first plan has as many
+        modes: without checkpointing, with it, or both in this order
     """
     sizes = [micro_batch, *(2**i for i in reversed(range(micro_batch.bit_length())) if 2**i < micro_batch)]
     steps: list[tuple[Plan, Estimate]] = []
-    for plan in (Plan(size, checkpointing) for checkpointing in (False, True) for size in sizes):
+    for plan in (Plan(size, checkpointing) for checkpointing in modes for size in sizes):
         needs = estimate(work, storage, plan)
         if not steps or needs.beside_weights < steps[-1][1].beside_weights:
             steps.append((plan, needs))

@@ -107,6 +107,12 @@ def test_each_plan_of_a_ladder_needs_less_than_the_one_before(sdxl: Workload, mi
     assert all(estimate(sdxl, HALF, plan) == each for plan, each in steps)
 
 
+def test_a_plan_with_checkpointing_can_be_asked_for(sdxl: Workload) -> None:
+    """Also where it saves nothing, because nothing is kept."""
+    for work in (sdxl, replace(sdxl, kept={})):
+        assert ladder(work, HALF, 4, (True,))[0][0] == Plan(4, True)
+
+
 def test_the_first_plan_that_fits_is_taken_and_the_last_one_where_none_does(sdxl: Workload) -> None:
     steps = ladder(sdxl, HALF, 4)
     for place, (_, needs) in enumerate(steps):

@@ -39,7 +39,7 @@ from duolora_core import (
     open_gates,
 )
 from duolora_core.gated_lora import Row
-from duolora_core.memory import Plan, Storage, Workload, estimate, fitting, ladder, merge_workload
+from duolora_core.memory import SLACK, Plan, Storage, Workload, estimate, fitting, ladder, merge_workload
 
 DTYPE, FP8 = torch.bfloat16, torch.float8_e4m3fn
 GB = 2**30
@@ -121,7 +121,7 @@ def main() -> None:
             for pixels in wanted.pixels:
                 free = int(card * GB - RESERVED - on.storage.weights)
                 plan, needs = fitting(ladder(on.work(pixels), on.storage, 4), free)[0]
-                fits = "" if needs.beside_weights <= free else ": does not fit"
+                fits = "" if needs.beside_weights * SLACK <= free else ": does not fit"
                 say(f"  {card:2} GB card, {pixels:4} px: {plan}, {needs.total / GB:.1f} GB{fits}")
         say("")
     say(json.dumps({"estimate_over_measured": [round(min(ratios), 3), round(max(ratios), 3)]}))

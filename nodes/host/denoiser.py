@@ -85,9 +85,7 @@ def training_denoiser(
     if COMPUTE_DTYPES[limits.compute] is not None:
         patcher.set_model_compute_dtype(COMPUTE_DTYPES[limits.compute])
     held, device = storage(patcher), patcher.load_device
-    steps = ladder(work, held, limits.micro_batch)
-    if limits.checkpointing:
-        steps = [step for step in steps if step[0].checkpointing]
+    steps = ladder(work, held, limits.micro_batch, (True,) if limits.checkpointing else (False, True))
     load_whole(patcher, steps[0][1], steps[-1][1])
     free = free_memory(device)
     steps = fitting(steps, free) if limits.checkpointing is None else steps
