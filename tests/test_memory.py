@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks.ldm_unet import SDXL, SEGMIND_VEGA, UNet, UNetConfig
+from benchmarks.speed.live_memory import LiveMemory
 from benchmarks.speed.memory_plan import DTYPE, FP8, GB, RESERVED, measured, subject
 from duolora_core.config import CycleRoute, MergeConfig
 from duolora_core.memory import SLACK, Estimate, Plan, Storage, Workload, estimate, fitting, ladder, merge_workload
@@ -21,6 +22,20 @@ from worlds import World
 
 HALF = Storage(weights=5 * GB, element_size=2, casts=False)
 PLANS = [Plan(micro_batch, checkpointing) for micro_batch in (1, 2, 4) for checkpointing in (False, True)]
+
+
+def test_live_memory_counts_what_somebody_holds() -> None:
+    """Views share their storage, and a backward keeps what it needs until it has run."""
+    x = torch.ones(1000, requires_grad=True)
+    with LiveMemory() as memory:
+        root = (x * 4).view(10, 100)[:5].sqrt()  # the root keeps its own result for the backward
+        assert (memory.now, memory.peak) == (2000, 6000)
+        total = root.sum()
+        del root
+        assert memory.now == 2000 + 4
+        total.backward()
+        del total
+        assert x.grad is not None and memory.now == x.grad.nbytes
 
 
 @pytest.mark.parametrize(
