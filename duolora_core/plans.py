@@ -1,7 +1,9 @@
 """The plan that a training runs under, and how it goes on under a smaller one when memory runs out.
 
-plans = Plans([plan for plan, _ in ladder(work, 4)], out_of_memory=host_says, adopt=set_checkpointing)
-losses = plans.afford(lambda plan: step(plan.micro_batch))     # again, under the next plan, when memory runs out
+    plans = Plans([plan for plan, _ in ladder(work, storage, 4)], out_of_memory=host_says, adopt=set_checkpointing)
+    losses = plans.afford(lambda plan: step(plan.micro_batch))
+
+`afford` runs the step again, under the next plan, each time that memory runs out.
 """
 
 from __future__ import annotations

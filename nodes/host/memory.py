@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ...duolora_core.errors import OutOfMemoryError
-from ...duolora_core.memory import Estimate, Plan, Storage
+from ...duolora_core.memory import SLACK, Estimate, Plan, Storage
 
 _FULL = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
 GB = 2**30  # as the host, drivers and task managers count
@@ -49,7 +49,8 @@ def load_whole(patcher: Any, best: Estimate, least: Estimate) -> None:
             f"{device} has {total / GB:.1f} GB. Lower the resolution, or load the checkpoint with fp8 weights."
         )
     try:
-        management.load_models_gpu([patcher], memory_required=best.beside_weights, force_full_load=True)
+        wanted = best.beside_weights * SLACK
+        management.load_models_gpu([patcher], memory_required=wanted, force_full_load=True)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
