@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from .denoiser import Denoiser, network_output, noised
 from .evaluation import Sample, Target, evaluate
 from .gated_lora import GatedLora
 from .losses import cycle_latent
+from .memory import Plan
+from .plans import Plans
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,9 @@ def lessons(
     content: Sequence[Picture],
     style: Sequence[Picture],
     config: MergeConfig,
+    plans: Plans,
 ) -> Iterator[Lesson]:
-    """A lesson for each step of a training; equal seeds give equal lessons.
+    """A lesson for each step of a training; equal seeds give equal lessons, under whatever plan they are made.
 
     Without a pool every lesson is new. With one, the first `config.pool` are the same new ones; from then on they come
     back, all of them in every round, each round in another random order. A lesson is made when its turn comes first, so
@@ -86,7 +90,8 @@ def lessons(
     pool: list[Lesson] = []
     for i in range(made):
         stratum = (strata[i], made) if strata else (0, 1)
-        lesson = _lesson(denoiser, gated, draw(denoiser, content, style, generator, stratum), config)
+        drawn = draw(denoiser, content, style, generator, stratum)
+        lesson = plans.afford(partial(_lesson, denoiser, gated, drawn, config))
         if made < config.steps:
             pool.append(lesson)
         yield lesson
@@ -129,7 +134,7 @@ def _choice(pictures: Sequence[Picture], generator: torch.Generator) -> Picture:
     return pictures[int(torch.randint(len(pictures), (), generator=generator))]
 
 
-def _lesson(denoiser: Denoiser, gated: GatedLora, drawn: Draw, config: MergeConfig) -> Lesson:
+def _lesson(denoiser: Denoiser, gated: GatedLora, drawn: Draw, config: MergeConfig, plan: Plan) -> Lesson:
     """Asks the teachers: two evaluations for the reconstruction, four more for the cycle (Algorithm 3)."""
     c, s, sigma, noise_c, noise_s = drawn.content, drawn.style, drawn.sigma, drawn.content_noise, drawn.style_noise
     x_c, x_s = noised(c.latent.to(noise_c), noise_c, sigma), noised(s.latent.to(noise_s), noise_s, sigma)
@@ -142,7 +147,7 @@ def _lesson(denoiser: Denoiser, gated: GatedLora, drawn: Draw, config: MergeConf
     if with_cycle:
         first_hop += [Sample("style", x_c, c.combined), Sample("content", x_s, s.combined)]
     with torch.no_grad():
-        cc, ss, *infused = evaluate(denoiser, gated, first_hop, sigma, config.micro_batch)
+        cc, ss, *infused = evaluate(denoiser, gated, first_hop, sigma, plan.micro_batch)
     reconstruct_c = Target("reconstruction_content", config.reconstruction_weight, output(x_c, cc))
     reconstruct_s = Target("reconstruction_style", config.reconstruction_weight, output(x_s, ss))
     targets_c, targets_s = [reconstruct_c], [reconstruct_s]
@@ -153,7 +158,7 @@ def _lesson(denoiser: Denoiser, gated: GatedLora, drawn: Draw, config: MergeConf
         if config.cycle_route == "authors":
             second_hop = [Sample("style", hop_c, c.own), Sample("content", hop_s, s.own)]
             with torch.no_grad():
-                csc, scs = evaluate(denoiser, gated, second_hop, sigma, config.micro_batch)
+                csc, scs = evaluate(denoiser, gated, second_hop, sigma, plan.micro_batch)
             targets_c.append(Target("cycle_style", config.cycle_weight, output(hop_c, csc)))
             targets_s.append(Target("cycle_content", config.cycle_weight, output(hop_s, scs)))
         else:

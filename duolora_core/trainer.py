@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,9 +23,11 @@ from .evaluation import backward
 from .gated_lora import GatedLora
 from .gates import BlockGates, Gates, block_statistics, initial_gates
 from .layer_priors import Role
-from .lessons import Picture, lessons
+from .lessons import Lesson, Picture, lessons
 from .losses import layer_prior_loss
+from .memory import Plan
 from .pair import LoraPair
+from .plans import Plans
 
 
 @dataclass(frozen=True)
@@ -64,23 +67,27 @@ def train(
     style: Sequence[Picture],
     roles: Mapping[str, Role],
     config: MergeConfig,
+    plans: Plans | None = None,
 ) -> Iterator[StepReport]:
     """Trains the gates of an attached pair and yields after every step (Algorithm 3 of arXiv 2504.13206).
 
     One noise and one timestep serve both pictures of a step. `gated.gates` always holds the gates reached so far; on
     the way out they are detached and on the CPU.
 
+    Args:
+        plans: replace the config's micro-batch, and say how to go on when memory runs out
+
     Raises:
         SettingsError: a side has no picture.
         TrainingError: a loss or gradient is not finite; `gated.gates` is set back to the best gates so far.
+        OutOfMemoryError: memory ran out, and there is no smaller plan.
     """
 
     def prior(gates: Gates) -> Tensor:
         return layer_prior_loss(gates, roles, config.prior_form, config.sparsity, config.rank_weight)
 
-    return descend(
-        denoiser, gated, content, style, roles, config, Penalty("layer_prior", config.layer_prior_weight, prior)
-    )
+    penalty = Penalty("layer_prior", config.layer_prior_weight, prior)
+    return descend(denoiser, gated, content, style, roles, config, penalty, plans)
 
 
 def descend(
@@ -91,6 +98,7 @@ def descend(
     roles: Mapping[str, Role],
     config: MergeConfig,
     penalty: Penalty,
+    plans: Plans | None = None,
 ) -> Iterator[StepReport]:
     """The loop itself: the losses of the network's outputs, and any term that depends on the gates alone.
 
@@ -98,18 +106,18 @@ def descend(
     """
     if not content or not style:
         raise SettingsError("Training needs at least one content and one style picture.")
+    plans = plans or Plans([Plan(config.micro_batch, checkpointing=False)])
     gates, device = gated.gates, denoiser.sigmas.device
     values = gates.values.detach().to(device, torch.float32, copy=True).requires_grad_()
     gates.values = values
     optimiser = torch.optim.AdamW([values], lr=config.learning_rate, weight_decay=config.weight_decay)
-    taught = lessons(denoiser, gated, content, style, config)
+    taught = lessons(denoiser, gated, content, style, config, plans)
     best, smoothed, lowest = values.detach().clone(), math.nan, math.inf
     try:
         for step in range(1, config.steps + 1):
             started = time.perf_counter()
             lesson = next(taught)
-            losses = backward(denoiser, gated, lesson.students, lesson.sigma, config, lesson.scale)
-            values.grad = None if values.grad is None else values.grad / lesson.scale
+            losses = plans.afford(partial(_gradient, denoiser, gated, lesson))
             alone = penalty.loss(gates)
             (penalty.weight * alone).backward()
             norm = float(torch.nn.utils.clip_grad_norm_([values], config.clip))
@@ -136,6 +144,15 @@ def descend(
             )
     finally:
         gates.values = values.detach().cpu()
+
+
+def _gradient(denoiser: Denoiser, gated: GatedLora, lesson: Lesson, plan: Plan) -> dict[str, float]:
+    """The network losses of one lesson, their gradient in `grad`; repeatable."""
+    values = gated.gates.values
+    values.grad = None
+    losses = backward(denoiser, gated, lesson.students, lesson.sigma, plan.micro_batch, lesson.scale)
+    values.grad = None if values.grad is None else values.grad / lesson.scale
+    return losses
 
 
 def _not_finite(step: int, losses: Mapping[str, float], norm: float, sigma: float) -> str:

@@ -20,6 +20,8 @@ from duolora_core import PRESETS, Gates, MergeConfig, attach, make_merged, open_
 from duolora_core.config import CycleRoute, Timesteps
 from duolora_core.gated_lora import GatedLora
 from duolora_core.lessons import Lesson, in_stratum, lessons
+from duolora_core.memory import Plan
+from duolora_core.plans import Plans
 from tiny import TinyDenoiser, hooks, inputs, picture, run
 from training import BOTH_WEIGHTED, ROLES, ROUTES, gradients, small_pair, trained
 from worlds import World, relative
@@ -28,6 +30,7 @@ CONTENT, STYLE = [picture(1), picture(3)], [picture(2), picture(4)]
 OTHER_SIZE = [picture(2, (8, 16))]
 KINDS: tuple[Timesteps, ...] = ("uniform", "stratified")
 QUICK = replace(BOTH_WEIGHTED, cycle_weight=0.0)
+LARGE = Plans([Plan(8, checkpointing=False)])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ def timesteps(unet: UNet, built: World, config: MergeConfig) -> list[int]:
     """The timestep of every lesson of a training."""
     denoiser = TinyDenoiser(unet)
     with attached(denoiser, built) as gated:
-        taught = lessons(denoiser, gated, CONTENT, STYLE, config)
+        taught = lessons(denoiser, gated, CONTENT, STYLE, config, LARGE)
         sigmas = [lesson.sigma for lesson in islice(taught, config.steps)]
     return denoiser.timesteps(torch.stack(sigmas)).tolist()
 
@@ -55,7 +58,7 @@ def test_a_seed_means_the_draws_that_it_has_always_meant(unet: UNet, built: Worl
     denoiser, generator = TinyDenoiser(unet), torch.Generator().manual_seed(6)
     config = replace(QUICK, steps=4, seed=6)
     with attached(denoiser, built) as gated:
-        for lesson in lessons(denoiser, gated, CONTENT, STYLE, config):
+        for lesson in lessons(denoiser, gated, CONTENT, STYLE, config, LARGE):
             c, s = (side[int(torch.randint(2, (), generator=generator))] for side in (CONTENT, STYLE))
             sigma = denoiser.sigmas[torch.randint(1000, (), generator=generator)]
             noise = torch.randn(4, 8, 8, generator=generator)
@@ -194,7 +197,7 @@ def test_reports_of_reused_lessons_have_the_same_terms(unet: UNet, built: World)
 def test_only_lessons_that_come_back_are_kept(unet: UNet, built: World, pool: int, kept: bool) -> None:
     denoiser = TinyDenoiser(unet)
     with attached(denoiser, built) as gated:
-        taught = lessons(denoiser, gated, CONTENT, STYLE, replace(QUICK, steps=4, pool=pool))
+        taught = lessons(denoiser, gated, CONTENT, STYLE, replace(QUICK, steps=4, pool=pool), LARGE)
         first = weakref.ref(next(taught))
         next(taught)
         gc.collect()
@@ -205,7 +208,7 @@ def test_only_lessons_that_come_back_are_kept(unet: UNet, built: World, pool: in
 def test_a_lesson_holds_six_latents(unet: UNet, built: World, route: CycleRoute) -> None:
     denoiser = TinyDenoiser(unet)
     with attached(denoiser, built) as gated:
-        lesson = next(lessons(denoiser, gated, CONTENT, STYLE, replace(BOTH_WEIGHTED, cycle_route=route)))
+        lesson = next(lessons(denoiser, gated, CONTENT, STYLE, replace(BOTH_WEIGHTED, cycle_route=route), LARGE))
     assert sum(tensor.untyped_storage().nbytes() for tensor in latents(lesson)) == 6 * 4 * 8 * 8 * 4
 
 
