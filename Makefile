@@ -30,10 +30,10 @@ types: $(STAMP) ## Check types (pyright)
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
 unit: $(STAMP) ## Run the tests that need no ComfyUI
-	$(BIN)/pytest tests --ignore=tests/host $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests --ignore=tests/host -n auto --dist loadfile $(PYTEST_ARGS)
 
 test-host: $(STAMP) ## Run the tests inside real ComfyUI checkouts (they skip where there is none)
-	$(BIN)/pytest tests/host $(PYTEST_ARGS)
+	$(BIN)/pytest tests/host -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 bench-quality: $(STAMP) ## Measure every method on held-out pairs, 60 minutes (FAST=1: a part of it, 8 minutes)
 	$(BIN)/python -m benchmarks.shapes_world.quality $(if $(FAST),--cases 4 --pictures 16 --table-only --no-report)

@@ -16,8 +16,9 @@ Pure PyTorch: it knows no host. What it needs of a diffusion model is the `Denoi
 
 The files in reading order:
 
-- what a LoRA is: `low_rank`, `unet_layout`, `lora_keys`, `architecture`, `lora_file`, `concept`, `pair`
-- what trains: `layer_priors`, `gates`, `gated_lora`, `denoiser`, `losses`, `config`, `evaluation`, `trainer`
+- what a LoRA is: `low_rank`, `unet_layout`, `lora_keys`, `architecture`, `each_layer`, `lora_file`, `concept`, `pair`
+- what trains: `layer_priors`, `gates`, `gated_lora`, `denoiser`, `losses`, `config`, `evaluation`, `lessons`, `trainer`
+- what it needs: `activations`, `memory`, `plans`
 - what comes out: `merged`, `lora_save`, `masks_file`, and `report` (pictures; not imported here)
 - what others do: `baselines`, `core_space`, `zip_lora`
 """
@@ -29,12 +30,13 @@ from .errors import DuoLoraError
 from .gated_lora import attach
 from .gates import Gates, initial_gates, open_gates
 from .layer_priors import layer_roles
+from .lessons import Picture
 from .lora_file import LoraFile, lora_from_tensors, read_lora
 from .lora_save import kohya_state_dict
 from .low_rank import LowRank
 from .merged import MergedLora, combine, make_merged
 from .pair import LoraPair, make_pair
-from .trainer import Picture, StepReport, starting_gates, train
+from .trainer import StepReport, starting_gates, train
 from .unet_layout import UNetLayout, layout_from_shapes
 
 __all__ = [

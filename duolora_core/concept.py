@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .each_layer import each_layer
 from .errors import LoraFileError, ModelMismatchError
 from .lora_file import Entry, LoraFile
 from .lora_keys import text_layer, unet_layer
@@ -43,27 +44,29 @@ def place(file: LoraFile, layout: UNetLayout, strength: float = 1.0) -> Concept:
         LoraFileError: two keys of the file mean the same layer.
         ModelMismatchError: a layer's shapes are not the model's, or no layer at all is the model's.
     """
-    layers: dict[str, LowRank] = {}
-    text: dict[str, LowRank] = {}
+    unet: dict[str, tuple[str, Entry]] = {}
+    encoders: dict[str, tuple[str, Entry]] = {}
     skipped = dict(file.skipped)
     for spelled, entry in file.entries.items():
         name = unet_layer(spelled, layout)
         if name is not None:
-            _once(name, layers, spelled, file)
-            layers[name] = _unet_low_rank(entry, layout.layers[name].shape, spelled, file).scaled(strength)
+            _once(name, unet, spelled, file)
+            unet[name] = spelled, entry
             continue
         name = text_layer(spelled)
         if name is not None:
-            _once(name, text, spelled, file)
-            text[name] = _flat(entry).scaled(strength)
+            _once(name, encoders, spelled, file)
+            encoders[name] = spelled, entry
         else:
             skipped[spelled] = "the model has no such layer"
-    if not layers:
+    if not unet:
         raise ModelMismatchError(
             f"{file.name}: none of its {len(file.entries)} layers is in this model (first: "
             f"{next(iter(file.entries))}). "
             "Check that the LoRA and the checkpoint are of the same family."
         )
+    layers = each_layer(lambda name, at: _unet_low_rank(*at, layout.layers[name].shape, strength, file), unet)
+    text = each_layer(lambda _, at: _flat(at[1], strength), encoders)
     offsets: dict[tuple[str, str], Tensor] = {}
     for (spelled, what), offset in file.offsets.items():
         name = unet_layer(spelled, layout)
@@ -81,8 +84,8 @@ def place(file: LoraFile, layout: UNetLayout, strength: float = 1.0) -> Concept:
     return Concept(file, strength, layers, offsets, text, skipped)
 
 
-def _unet_low_rank(entry: Entry, shape: tuple[int, ...], spelled: str, file: LoraFile) -> LowRank:
-    low_rank = _flat(entry)
+def _unet_low_rank(spelled: str, entry: Entry, shape: tuple[int, ...], strength: float, file: LoraFile) -> LowRank:
+    low_rank = _flat(entry, strength)
     inputs = 1
     for size in shape[1:]:
         inputs *= size
@@ -95,17 +98,17 @@ def _unet_low_rank(entry: Entry, shape: tuple[int, ...], spelled: str, file: Lor
     return low_rank
 
 
-def _flat(entry: Entry) -> LowRank:
-    """The entry as two matrices in float32, a Tucker core multiplied into `down`, and alpha / rank into `down`."""
+def _flat(entry: Entry, strength: float) -> LowRank:
+    """The entry as two matrices in float32, each copied once; a Tucker core, alpha / rank and `strength` in `down`."""
     up, down = (t.detach().to("cpu", torch.float32, copy=True) for t in (entry.up, entry.down))
     if entry.mid is not None:
         mid = entry.mid.detach().to("cpu", torch.float32)
         down = torch.einsum("rskl,si->rikl", mid, down.flatten(1))  # (rank, in, kh, kw)
     scale = 1.0 if entry.alpha is None else entry.alpha / entry.rank
-    return LowRank(up.flatten(1), down.flatten(1) * scale)
+    return LowRank(up.flatten(1), down.flatten(1).mul_(scale * strength))
 
 
-def _once(name: str, taken: Mapping[str, LowRank], spelled: str, file: LoraFile) -> None:
+def _once(name: str, taken: Mapping[str, object], spelled: str, file: LoraFile) -> None:
     if name in taken:
         raise LoraFileError(
             f"{file.name}: layer {name} is there twice, the second time as {spelled}. The file is damaged."

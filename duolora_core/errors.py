@@ -23,5 +23,9 @@ class TrainingError(DuoLoraError):
     """Training cannot go on, for instance because the loss is not finite. The gates keep the best state so far."""
 
 
+class OutOfMemoryError(DuoLoraError):
+    """The device has too little memory for a training, even under the smallest plan."""
+
+
 class FileTakenError(DuoLoraError):
     """A file of that name exists already; it is never replaced."""

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import MergeConfig
 from .denoiser import Denoiser, network_output
 from .gated_lora import GatedLora, Row
 
@@ -53,13 +52,13 @@ def backward(
     gated: GatedLora,
     lessons: Sequence[tuple[Sample, list[Target]]],
     sigma: Tensor,
-    config: MergeConfig,
+    micro_batch: int,
     scale: float,
 ) -> dict[str, float]:
     """Adds the gradient of every lesson, times `scale`, to the gates; returns each term, and their weighted sum."""
     losses: dict[str, float] = {"total": 0.0}
     samples = [sample for sample, _ in lessons]
-    for indices in _chunks(samples, config.micro_batch):
+    for indices in _chunks(samples, micro_batch):
         chunk = [samples[i] for i in indices]
         with gated.rows([sample.row for sample in chunk]):
             denoised = _forward(denoiser, chunk, sigma)

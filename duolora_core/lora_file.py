@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .architecture import foreign_architecture
+from .each_layer import each_layer
 from .errors import LoraFileError
 from .lora_keys import Part, foreign_kind, split_key
 
@@ -130,14 +131,14 @@ def lora_from_tensors(
         foreign["full weight difference"] = dense
     _refuse_foreign(foreign, name)
 
-    entries: dict[str, Entry] = {}
+    complete: dict[str, Mapping[Part, tuple[str, Tensor]]] = {}
     offsets: dict[tuple[str, str], Tensor] = {}
     for layer, held in parts.items():
         for part, place in (("weight_offset", "weight"), ("bias_offset", "bias")):
             if part in held:
                 offsets[layer, place] = _finite(*held[part], name)
         if "up" in held and "down" in held:
-            entries[layer] = _entry(layer, held, name)
+            complete[layer] = held
         elif "up" in held or "down" in held:
             have, lack = ("up", "down") if "up" in held else ("down", "up")
             raise LoraFileError(
@@ -146,10 +147,11 @@ def lora_from_tensors(
             )
         else:
             skipped |= {held[part][0]: "no up and down weight beside it" for part in ("alpha", "mid") if part in held}
-    if not entries:
+    if not complete:
         raise LoraFileError(
             f"{name} holds no LoRA weights (read {len(tensors)} keys). Is it a checkpoint or an embedding?"
         )
+    entries = each_layer(lambda layer, held: _entry(layer, held, name), complete)
     architecture = foreign_architecture({layer: entry.down for layer, entry in entries.items()})
     if architecture:
         raise LoraFileError(
@@ -200,9 +202,14 @@ def _entry(layer: str, held: Mapping[Part, tuple[str, Tensor]], name: str) -> En
 def _finite(key: str, tensor: Tensor, name: str) -> Tensor:
     if not tensor.is_floating_point():
         tensor = tensor.to(torch.float32)
-    if not bool(tensor.to(torch.float32).isfinite().all()):
+    if not all_finite(tensor):
         raise LoraFileError(f"{name}: {key} contains NaN or infinity. The LoRA is broken; use an earlier save of it.")
     return tensor
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether every entry is finite in float32, by one sum: several times faster than a mask of all entries."""
+    return bool(tensor.to(torch.float32).sum(dtype=torch.float64).isfinite())  # finite float32 cannot overflow it
 
 
 def _refuse_foreign(foreign: Mapping[str, set[str]], name: str) -> None:

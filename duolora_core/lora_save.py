@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
+from .each_layer import each_layer
 from .errors import DuoLoraError, FileTakenError, LoraFileError
+from .lora_file import all_finite
 from .merged import FoldedLora
 
 VERSION = "0.1.0"
@@ -48,17 +52,15 @@ def kohya_state_dict(lora: FoldedLora, dtype: torch.dtype = torch.float16) -> di
     Raises:
         LoraFileError: a value is too large for `dtype`.
     """
-    tensors: dict[str, Tensor] = {}
-    alpha = _largest_rank(lora)
+    factors = {key: (low_rank.up, low_rank.down) for key, low_rank in lora.text.items()}
     for name, low_rank in lora.layers.items():
-        shape = lora.shapes[name]
         key = "lora_unet_" + name.replace(".", "_")
-        spatial = shape[2:]
+        inputs, *spatial = lora.shapes[name][1:]
         up = low_rank.up.reshape(*low_rank.up.shape, *[1] * len(spatial))
-        down = low_rank.down.reshape(low_rank.rank, shape[1], *spatial)
-        _put(tensors, key, up, down, alpha, dtype)
-    for key, low_rank in lora.text.items():
-        _put(tensors, key, low_rank.up, low_rank.down, alpha, dtype)
+        factors[key] = (up, low_rank.down.reshape(low_rank.rank, inputs, *spatial))
+    alpha = _largest_rank(lora)
+    encoded = each_layer(lambda key, layer: _encoded(key, *layer, alpha, dtype), factors)
+    tensors = {key: tensor for layer in encoded.values() for key, tensor in layer.items()}
     for (name, what), offset in lora.offsets.items():
         key = f"lora_unet_{name.replace('.', '_')}.{'diff' if what == 'weight' else 'diff_b'}"
         tensors[key] = _cast(key, offset, dtype)
@@ -98,7 +100,6 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping
         FileTakenError: the file already exists.
         DuoLoraError: the folder cannot be written to.
     """
-    data = save({key: tensor.contiguous() for key, tensor in tensors.items()}, dict(values))
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,15 +107,17 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping
         raise DuoLoraError(f"Cannot make the folder {path.parent}: {error.strerror or error}.") from error
     try:
         with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
+            ordinary = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary, dict(values))
+        temporary.chmod(ordinary)  # safetensors replaces the file by one that nobody else may read
+        with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         _publish(temporary, path)
     except FileExistsError as error:
         raise FileTakenError(f"{path} exists already and is not replaced. Choose another name.") from error
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise DuoLoraError(
-            f"Cannot write {path}: {error.strerror or error}. Free some space or allow writing there."
+            f"Cannot write {path}: {getattr(error, 'strerror', None) or error}. Free some space or allow writing there."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -141,14 +144,16 @@ def _largest_rank(lora: FoldedLora) -> int:
     return max((low_rank.rank for low_rank in (*lora.layers.values(), *lora.text.values())), default=0)
 
 
-def _put(tensors: dict[str, Tensor], key: str, up: Tensor, down: Tensor, alpha: int, dtype: torch.dtype) -> None:
-    tensors[f"{key}.lora_up.weight"] = _cast(key, up, dtype)
-    tensors[f"{key}.lora_down.weight"] = _cast(key, down * (down.shape[0] / alpha), dtype)
-    tensors[f"{key}.alpha"] = torch.tensor(float(alpha))  # float32: bf16 rounds ranks above 256
+def _encoded(key: str, up: Tensor, down: Tensor, alpha: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    return {
+        f"{key}.lora_up.weight": _cast(key, up, dtype),
+        f"{key}.lora_down.weight": _cast(key, down * (down.shape[0] / alpha), dtype),
+        f"{key}.alpha": torch.tensor(float(alpha)),  # float32: bf16 rounds ranks above 256
+    }
 
 
 def _cast(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     cast = tensor.to(dtype).contiguous()
-    if not bool(cast.isfinite().all()):
+    if not all_finite(cast):
         raise LoraFileError(f"{key} has values too large for {dtype}; save in fp32 or bf16, or lower the strength.")
     return cast

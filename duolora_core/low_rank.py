@@ -61,18 +61,15 @@ class LowRank:
         q_down, r_down = torch.linalg.qr(self.down.T)  # (inputs, l) (l, rank)
         u, sigma, vh = torch.linalg.svd(r_up @ r_down.T, full_matrices=False)  # (k, m) (m,) (m, l)
         root = sigma.sqrt()
-        return LowRank((q_up @ u) * root, root[:, None] * (vh @ q_down.T))
+        return LowRank(q_up @ (u * root), (root[:, None] * vh) @ q_down.T)
 
-    def truncated(self, max_rank: int) -> tuple[LowRank, float]:
-        """The nearest LowRank of at most `max_rank`, and the relative Frobenius error ‖ΔW − ΔW'‖ / ‖ΔW‖."""
+    def truncated(self, max_rank: int) -> tuple[LowRank, LowRank]:
+        """The nearest LowRank of at most `max_rank`, and the rest that it leaves out: ΔW = nearest + rest."""
         if self.rank <= max_rank:
-            return self, 0.0
+            return self, LowRank(self.up[:, :0], self.down[:0])
         basis = self.svd_basis()
-        sigma = (basis.up * basis.up).sum(0)  # (m,), since up = U√Σ
-        total = float(sigma.square().sum())
-        lost = float(sigma[max_rank:].square().sum())
-        error = (lost / total) ** 0.5 if total > 0 else 0.0
-        return LowRank(basis.up[:, :max_rank], basis.down[:max_rank]), error
+        strongest = torch.arange(basis.rank) < max_rank
+        return basis.select(strongest), basis.select(~strongest)
 
 
 def concat(terms: Sequence[LowRank]) -> LowRank:

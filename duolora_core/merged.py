@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .concept import Concept
+from .each_layer import each_layer
 from .errors import SettingsError
 from .gates import DEAD_GATE, Gates
 from .low_rank import LowRank, concat
@@ -85,36 +86,17 @@ class MergedLora:
         """
         if max_rank is not None and max_rank < 1:
             raise SettingsError(f"max_rank is {max_rank}; the smallest rank of a LoRA is 1.")
-        layers: dict[str, LowRank] = {}
-        lost = total = 0.0
-        for name, layer in self.layers.items():
-            sides = (
-                (layer.content, layer.content_gate, content_strength),
-                (layer.style, layer.style_gate, style_strength),
-            )
-            gated = [(lora.scaled(s), gate) for lora, gate, s in sides if lora is not None and gate is not None and s]
-            if not gated:
-                continue
-            gate = torch.cat([gate for _, gate in gated])
-            whole = concat([lora for lora, _ in gated]).gated(gate)
-            alive = (gate.abs() >= dead_gate) & (gate != 0)
-            kept = whole.select(alive)
-            if max_rank is not None:
-                kept, _ = kept.truncated(max_rank)
-            if kept.rank < whole.rank:
-                lost += concat([whole, kept.scaled(-1)]).norm() ** 2
-            total += whole.norm() ** 2
-            if kept.rank:
-                layers[name] = kept
+        strengths = content_strength, style_strength
         text = _sum_text([(self.content_text, content_strength), (self.style_text, style_strength)])
-        if max_rank is not None:
-            for name, whole in list(text.items()):
-                text[name], _ = whole.truncated(max_rank)
-                lost += concat([whole, text[name].scaled(-1)]).norm() ** 2
-                total += whole.norm() ** 2
+        folded = each_layer(lambda _, layer: _fold(layer, strengths, max_rank, dead_gate), self.layers)
+        folded_text = each_layer(
+            lambda _, whole: _keep(whole, torch.ones(whole.rank, dtype=torch.bool), max_rank), text
+        )
+        parts = [part for part in (*folded.values(), *folded_text.values()) if part is not None]
+        lost, total = sum(part.lost for part in parts), sum(part.total for part in parts)
         return FoldedLora(
-            layers=layers,
-            text=text,
+            layers={name: part.kept for name, part in folded.items() if part is not None and part.kept.rank},
+            text={name: part.kept for name, part in folded_text.items()},
             offsets=_sum_offsets([(self.content_offsets, content_strength), (self.style_offsets, style_strength)]),
             shapes=self.shapes,
             error=(lost / total) ** 0.5 if total > 0 else 0.0,
@@ -185,6 +167,38 @@ def combine(merges: Sequence[MergedLora], weights: Sequence[float] | None = None
         shapes=shapes,
         recipe={"combined": [{"weight": a, "merge": dict(m.recipe)} for m, a in zip(merges, alphas, strict=True)]},
     )
+
+
+@dataclass(frozen=True)
+class _FoldedLayer:
+    """One layer of the result, with the squared Frobenius norms of what was left out and of the whole."""
+
+    kept: LowRank
+    lost: float
+    total: float
+
+
+def _fold(
+    layer: MergedLayer, strengths: tuple[float, float], max_rank: int | None, dead_gate: float
+) -> _FoldedLayer | None:
+    """None where neither side of a strength other than 0 covers the layer."""
+    sides = zip((layer.content, layer.style), (layer.content_gate, layer.style_gate), strengths, strict=True)
+    present = [(lora, gate, s) for lora, gate, s in sides if lora is not None and gate is not None and s]
+    if not present:
+        return None
+    gate = torch.cat([gate for _, gate, _ in present])
+    alive = (gate.abs() >= dead_gate) & (gate != 0)
+    whole = concat([lora for lora, _, _ in present]).gated(torch.cat([gate * s for _, gate, s in present]))
+    return _keep(whole, alive, max_rank)
+
+
+def _keep(whole: LowRank, alive: Tensor, max_rank: int | None) -> _FoldedLayer:
+    """The components that are `alive`, recompressed to `max_rank`. What is left out is held, not subtracted again."""
+    kept, rest = whole.select(alive), whole.select(~alive)
+    if max_rank is not None:
+        kept, tail = kept.truncated(max_rank)
+        rest = concat([rest, tail])
+    return _FoldedLayer(kept, rest.norm() ** 2, whole.norm() ** 2)
 
 
 def _sum_layers(terms: Sequence[tuple[MergedLayer, float]]) -> MergedLayer:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from .concept import Concept
+from .each_layer import each_layer
 from .errors import ModelMismatchError
 from .low_rank import LowRank
 from .unet_layout import UNetLayout
@@ -68,4 +69,4 @@ def make_pair(content: Concept, style: Concept, layout: UNetLayout, basis: Basis
 def _in_basis(concept: Concept, basis: Basis) -> Concept:
     if basis == "factors":
         return concept
-    return replace(concept, layers={name: lora.svd_basis() for name, lora in concept.layers.items()})
+    return replace(concept, layers=each_layer(lambda _, lora: lora.svd_basis(), concept.layers))

@@ -1,7 +1,8 @@
-"""The training loop: one picture of each concept, six evaluations of the teachers, two of the merge, one step.
+"""The training loop: a lesson of the teachers (six evaluations, if it is new), two evaluations of the merge, one step.
 
 Everything frozen (content LoRA, style LoRA, base) and everything trained (the merge) is the same attached network with
-another gate row, so a step is three batched evaluations. What has been trained so far is a valid merge at any step.
+another gate row, so a step is at most three batched evaluations. What has been trained so far is a valid merge at any
+step.
 """
 
 from __future__ import annotations
@@ -10,35 +11,23 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from .config import MergeConfig
-from .denoiser import Denoiser, network_output, noised
+from .denoiser import Denoiser
 from .errors import SettingsError, TrainingError
-from .evaluation import Sample, Target, backward, evaluate
+from .evaluation import backward
 from .gated_lora import GatedLora
 from .gates import BlockGates, Gates, block_statistics, initial_gates
 from .layer_priors import Role
-from .losses import cycle_latent, layer_prior_loss
+from .lessons import Lesson, Picture, lessons
+from .losses import layer_prior_loss
+from .memory import Plan
 from .pair import LoraPair
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One training picture.
-
-    Attributes:
-        latent: (channels, h, w), as the UNet sees it (already scaled by the latent format)
-        own: the condition of its own prompt, "a <V1> object"
-        combined: the condition of the combined prompt, "a <V1> object in <S2> style"
-    """
-
-    latent: Tensor
-    own: Any
-    combined: Any
+from .plans import Plans
 
 
 @dataclass(frozen=True)
@@ -78,23 +67,27 @@ def train(
     style: Sequence[Picture],
     roles: Mapping[str, Role],
     config: MergeConfig,
+    plans: Plans | None = None,
 ) -> Iterator[StepReport]:
     """Trains the gates of an attached pair and yields after every step (Algorithm 3 of arXiv 2504.13206).
 
     One noise and one timestep serve both pictures of a step. `gated.gates` always holds the gates reached so far; on
     the way out they are detached and on the CPU.
 
+    Args:
+        plans: replace the config's micro-batch, and say how to go on when memory runs out
+
     Raises:
         SettingsError: a side has no picture.
         TrainingError: a loss or gradient is not finite; `gated.gates` is set back to the best gates so far.
+        OutOfMemoryError: memory ran out, and there is no smaller plan.
     """
 
     def prior(gates: Gates) -> Tensor:
         return layer_prior_loss(gates, roles, config.prior_form, config.sparsity, config.rank_weight)
 
-    return descend(
-        denoiser, gated, content, style, roles, config, Penalty("layer_prior", config.layer_prior_weight, prior)
-    )
+    penalty = Penalty("layer_prior", config.layer_prior_weight, prior)
+    return descend(denoiser, gated, content, style, roles, config, penalty, plans)
 
 
 def descend(
@@ -105,6 +98,7 @@ def descend(
     roles: Mapping[str, Role],
     config: MergeConfig,
     penalty: Penalty,
+    plans: Plans | None = None,
 ) -> Iterator[StepReport]:
     """The loop itself: the losses of the network's outputs, and any term that depends on the gates alone.
 
@@ -112,22 +106,18 @@ def descend(
     """
     if not content or not style:
         raise SettingsError("Training needs at least one content and one style picture.")
+    plans = plans or Plans([Plan(config.micro_batch, checkpointing=False)])
     gates, device = gated.gates, denoiser.sigmas.device
     values = gates.values.detach().to(device, torch.float32, copy=True).requires_grad_()
     gates.values = values
     optimiser = torch.optim.AdamW([values], lr=config.learning_rate, weight_decay=config.weight_decay)
-    generator = torch.Generator().manual_seed(config.seed)
+    taught = lessons(denoiser, gated, content, style, config, plans)
     best, smoothed, lowest = values.detach().clone(), math.nan, math.inf
     try:
         for step in range(1, config.steps + 1):
             started = time.perf_counter()
-            c, s = _draw(content, generator), _draw(style, generator)
-            timestep = torch.randint(len(denoiser.sigmas), (), generator=generator)
-            sigma = denoiser.sigmas[timestep.to(device)].to(torch.float32)  # ()
-
-            students, scale = _lessons(denoiser, gated, c, s, sigma, config, generator)
-            losses = backward(denoiser, gated, students, sigma, config, scale)
-            values.grad = None if values.grad is None else values.grad / scale
+            lesson = next(taught)
+            losses = plans.afford(partial(_gradient, denoiser, gated, lesson))
             alone = penalty.loss(gates)
             (penalty.weight * alone).backward()
             norm = float(torch.nn.utils.clip_grad_norm_([values], config.clip))
@@ -137,7 +127,7 @@ def descend(
             if not (math.isfinite(losses["total"]) and math.isfinite(norm)):
                 with torch.no_grad():
                     values.copy_(best)
-                raise TrainingError(_not_finite(step, losses, norm, float(sigma)))
+                raise TrainingError(_not_finite(step, losses, norm, float(lesson.sigma)))
             smoothed = losses["total"] if step == 1 else 0.9 * smoothed + 0.1 * losses["total"]
             if smoothed < lowest:
                 best, lowest = values.detach().clone(), smoothed
@@ -147,7 +137,7 @@ def descend(
                 step=step,
                 steps=config.steps,
                 losses=losses,
-                sigma=float(sigma),
+                sigma=float(lesson.sigma),
                 gradient_norm=norm,
                 seconds=time.perf_counter() - started,
                 blocks=block_statistics(gates, gated.pair, roles),
@@ -156,55 +146,13 @@ def descend(
         gates.values = values.detach().cpu()
 
 
-def _draw(pictures: Sequence[Picture], generator: torch.Generator) -> Picture:
-    return pictures[int(torch.randint(len(pictures), (), generator=generator))]
-
-
-def _lessons(
-    denoiser: Denoiser,
-    gated: GatedLora,
-    c: Picture,
-    s: Picture,
-    sigma: Tensor,
-    config: MergeConfig,
-    generator: torch.Generator,
-) -> tuple[list[tuple[Sample, list[Target]]], float]:
-    """What the merge has to learn in this step: [(sample for the merge, its targets)], and the gradient's scale."""
-    device = denoiser.sigmas.device
-    noise_c = torch.randn(c.latent.shape, generator=generator)
-    noise_s = noise_c if s.latent.shape == c.latent.shape else torch.randn(s.latent.shape, generator=generator)
-    noise_c, noise_s = noise_c.to(device), noise_s.to(device)
-    x_c, x_s = noised(c.latent.to(noise_c), noise_c, sigma), noised(s.latent.to(noise_s), noise_s, sigma)
-
-    def output(x: Tensor, denoised: Tensor) -> Tensor:
-        return network_output(x, denoised, sigma, denoiser.prediction)
-
-    with_cycle = config.cycle_weight != 0
-    first_hop = [Sample("content", x_c, c.own), Sample("style", x_s, s.own)]
-    if with_cycle:
-        first_hop += [Sample("style", x_c, c.combined), Sample("content", x_s, s.combined)]
-    with torch.no_grad():
-        cc, ss, *infused = evaluate(denoiser, gated, first_hop, sigma, config.micro_batch)
-    reconstruct_c = Target("reconstruction_content", config.reconstruction_weight, output(x_c, cc))
-    reconstruct_s = Target("reconstruction_style", config.reconstruction_weight, output(x_s, ss))
-    lesson_c, lesson_s = [reconstruct_c], [reconstruct_s]
-    lessons = [(Sample("merge", x_c, c.own), lesson_c), (Sample("merge", x_s, s.own), lesson_s)]
-
-    if with_cycle:
-        hop_c, hop_s = cycle_latent(infused[0], noise_c, sigma), cycle_latent(infused[1], noise_s, sigma)
-        if config.cycle_route == "authors":
-            second_hop = [Sample("style", hop_c, c.own), Sample("content", hop_s, s.own)]
-            with torch.no_grad():
-                csc, scs = evaluate(denoiser, gated, second_hop, sigma, config.micro_batch)
-            lesson_c.append(Target("cycle_style", config.cycle_weight, output(hop_c, csc)))
-            lesson_s.append(Target("cycle_content", config.cycle_weight, output(hop_s, scs)))
-        else:
-            back_c = Target("cycle_style", config.cycle_weight, reconstruct_c.output)
-            back_s = Target("cycle_content", config.cycle_weight, reconstruct_s.output)
-            lessons += [(Sample("merge", hop_c, c.own), [back_c]), (Sample("merge", hop_s, s.own), [back_s])]
-    # A mean over the latent makes gradients of about 1e-7 at SDXL's size, below half precision. A power of two near
-    # the number of elements brings them to the activations' own magnitude and divides out without rounding.
-    return lessons, 2.0 ** round(math.log2(c.latent.numel()))
+def _gradient(denoiser: Denoiser, gated: GatedLora, lesson: Lesson, plan: Plan) -> dict[str, float]:
+    """The network losses of one lesson, their gradient in `grad`; repeatable."""
+    values = gated.gates.values
+    values.grad = None
+    losses = backward(denoiser, gated, lesson.students, lesson.sigma, plan.micro_batch, lesson.scale)
+    values.grad = None if values.grad is None else values.grad / lesson.scale
+    return losses
 
 
 def _not_finite(step: int, losses: Mapping[str, float], norm: float, sigma: float) -> str:

@@ -30,10 +30,13 @@ from .denoiser import Denoiser
 from .gated_lora import GatedLora, along_channels, hooked
 from .gates import Gates, Slot
 from .layer_priors import layer_roles
+from .lessons import Picture
 from .low_rank import LowRank
+from .memory import Workload, pair_workload
 from .merged import FoldedLora
 from .pair import LoraPair
-from .trainer import Penalty, Picture, StepReport, descend
+from .plans import Plans
+from .trainer import Penalty, StepReport, descend
 
 Axis = Literal["output", "input"]
 
@@ -155,15 +158,30 @@ def zip_lora(
     content: Sequence[Picture],
     style: Sequence[Picture],
     config: ZipLoraConfig,
+    plans: Plans | None = None,
 ) -> Iterator[StepReport]:
     """Trains the masks of an attached pair and yields after every step; raises as `train`.
 
-    Each picture is seen under its own prompt. `zipped.gates` always holds the masks reached so far. In the reports
-    `losses` has the term `similarity`, and `blocks` counts mask entries, where those of gates count rank components.
+    Each picture is seen under its own prompt; `plans` as in `train`. `zipped.gates` always holds the masks reached so
+    far. In the reports `losses` has the term `similarity`, and `blocks` counts mask entries, where those of gates count
+    rank components.
     """
     roles = layer_roles(zipped.pair.layout, "none")
     penalty = Penalty("similarity", config.similarity_weight, mask_similarity)
-    return descend(denoiser, zipped, content, style, roles, config.loop(), penalty)
+    return descend(denoiser, zipped, content, style, roles, config.loop(), penalty, plans)
+
+
+def zip_workload(pair: LoraPair, axis: Axis, sizes: Sequence[tuple[int, int]], text_tokens: int = 77) -> Workload:
+    """What `zip_lora` trains, for the estimate of its memory; arguments as of `merge_workload`.
+
+    A mask keeps the channels that it multiplies, over outputs those of each LoRA by itself. Layers that share their
+    input are counted one by one, so over inputs this is an upper bound.
+    """
+    kept: dict[str, int] = {}
+    for name in pair.names:
+        outputs, inputs = pair.layout.layers[name].shape[:2]
+        kept[name] = outputs * ((name in pair.content) + (name in pair.style)) if axis == "output" else inputs
+    return pair_workload(pair, kept, sizes, students=2, teachers=2, text_tokens=text_tokens)
 
 
 def mask_similarity(masks: Gates) -> Tensor:

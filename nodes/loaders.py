@@ -43,8 +43,9 @@ class _LoadConcept(io.ComfyNode):
                     multiline=True,
                     default="",
                     placeholder=cls.example,
-                    tooltip="A prompt with the LoRA's trigger words that shows it alone. Left empty, the trigger words "
-                    "in the file are used.",
+                    tooltip="A whole prompt with which this LoRA alone paints well: its trigger words and what else "
+                    "is to be seen, the medium too. Left empty, the trigger words in the file are used, but bare words "
+                    "can merge much worse than a sentence.",
                 ),
                 strength_input(
                     "strength",
@@ -77,12 +78,16 @@ class _LoadConcept(io.ComfyNode):
     ) -> io.NodeOutput:
         file = _read(lora_name, lora)
         words = trigger_words(file.metadata)
-        prompt = prompt.strip() or ", ".join(words)
+        written = prompt.strip()
+        prompt = written or ", ".join(words)
         if not prompt:
             raise SettingsError(
                 f"{file.name} names no trigger words, so its prompt cannot be left empty. Write one as {cls.example!r}."
             )
-        return io.NodeOutput(LoadedConcept(cls.role, file, prompt, strength, pictures), _describe(file, prompt, words))
+        info = _describe(file, prompt, words)
+        if not written:
+            info += f"\nThe prompt is these words alone. A whole one, such as {cls.example!r}, can merge much better."
+        return io.NodeOutput(LoadedConcept(cls.role, file, prompt, strength, pictures), info)
 
     @classmethod
     def fingerprint_inputs(cls, lora_name: str | None = None, **_: Any) -> str:

@@ -19,10 +19,11 @@ from ..duolora_core import (
     train,
 )
 from ..duolora_core.lora_save import VERSION
-from .host.denoiser import prediction_of, training_denoiser
+from ..duolora_core.memory import merge_workload
+from .host.denoiser import Limits, prediction_of, training_denoiser
 from .pairing import concept_note, coverage_notes, loaded_pair
 from .sockets import LoadedConcept, MergeResult
-from .studio import Studio
+from .studio import Studio, extent
 from .training import History, watched
 
 
@@ -42,12 +43,15 @@ def run_merge(
         pair = make_pair(placed.content_concept, placed.style_concept, placed.layout, config.basis)
         gates = starting_gates(pair, roles, config)
     content_pictures, style_pictures = studio.pictures(content, style, placed, combined_prompt, config.seed)
-    shape = content_pictures[0].latent.shape
+    sizes, tokens = extent(content_pictures, style_pictures)
+    work = merge_workload(pair, sizes, config, tokens)
+    limits = Limits(config.micro_batch, options.checkpointing, options.compute)
     with (
-        training_denoiser(model, config.micro_batch, shape, options.compute, options.checkpointing) as denoiser,
+        training_denoiser(model, work, limits) as (denoiser, plans),
         attach(denoiser.modules, pair, gates) as gated,
     ):
-        history = watched(train(denoiser, gated, content_pictures, style_pictures, roles, config), config.steps)
+        reports = train(denoiser, gated, content_pictures, style_pictures, roles, config, plans)
+        history = watched(reports, config.steps, plans)
     with torch.inference_mode(False):
         counts = len(content_pictures), len(style_pictures)
         recipe = _recipe(model, (content, style), counts, combined_prompt, studio.resolution, config)
@@ -95,7 +99,7 @@ def _recipe(
 
 def _notes(pair: LoraPair, history: History) -> list[str]:
     """What was used, what was skipped and why, and how the masks ended, in plain words."""
-    lines = [f"{history.done} steps in {history.seconds:.0f} s"]
+    lines = [f"{history.done} steps in {history.seconds:.0f} s", *history.memory]
     for role, concept in (("content", pair.content_concept), ("style", pair.style_concept)):
         active = sum(getattr(block, f"{role}_active") for block in history.blocks)
         total = sum(getattr(block, f"{role}_rank") for block in history.blocks)

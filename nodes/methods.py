@@ -12,10 +12,10 @@ from ..duolora_core.baselines import average, block_split, null_space, stack
 from ..duolora_core.core_space import dare, ties
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.merged import FoldedLora
-from ..duolora_core.zip_lora import Axis, ZipLoraConfig, attach_zip, zip_lora
-from .host.denoiser import training_denoiser
+from ..duolora_core.zip_lora import Axis, ZipLoraConfig, attach_zip, zip_lora, zip_workload
+from .host.denoiser import Limits, training_denoiser
 from .sockets import LoadedConcept
-from .studio import Studio
+from .studio import Studio, extent
 from .training import History, watched
 
 
@@ -62,11 +62,14 @@ def run_zip_lora(
     # ZipLoRA sees each picture under its own prompt alone; the studio wants a combined one all the same.
     combined_prompt = f"{content.prompt}, {style.prompt}"
     content_pictures, style_pictures = studio.pictures(content, style, pair, combined_prompt, seed)
-    shape = content_pictures[0].latent.shape
+    sizes, tokens = extent(content_pictures, style_pictures)
+    work = zip_workload(pair, axis, sizes, tokens)
+    limits = Limits(config.micro_batch, options.checkpointing, options.compute)
     with (
-        training_denoiser(studio.model, config.micro_batch, shape, options.compute, options.checkpointing) as denoiser,
+        training_denoiser(studio.model, work, limits) as (denoiser, plans),
         attach_zip(denoiser.modules, pair, axis) as zipped,
     ):
-        history = watched(zip_lora(denoiser, zipped, content_pictures, style_pictures, config), config.steps)
+        reports = zip_lora(denoiser, zipped, content_pictures, style_pictures, config, plans)
+        history = watched(reports, config.steps, plans)
     with torch.inference_mode(False):
         return zipped.fold(), history

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
-from ..duolora_core.config import PRESETS, CycleRoute, MergeConfig
+from ..duolora_core.config import FAST, PRESETS, CycleRoute, MergeConfig, Timesteps
 from ..duolora_core.gates import Initialisation
 from ..duolora_core.losses import PriorForm
 from ..duolora_core.pair import Basis
@@ -15,6 +15,8 @@ from .schema import schema
 from .sockets import CATEGORY, MergeOptions, OptionsSocket
 
 CUSTOM = "as set here"
+SPEED = "fast"
+PLANNED = "auto"
 _DEFAULT = MergeConfig()
 
 
@@ -137,12 +139,14 @@ class MergeOptionsNode(io.ComfyNode):
                     default=_DEFAULT.micro_batch,
                     min=1,
                     max=8,
-                    tooltip="Samples per forward. Lower it when memory runs out; the result stays the same.",
+                    tooltip="Samples per forward, at most. Fewer are taken where memory is short; the result stays "
+                    "the same.",
                 ),
                 io.Boolean.Input(
                     "gradient_checkpointing",
                     default=True,
-                    tooltip="Saves much memory for a little time. Turn it off on large cards.",
+                    tooltip="Saves much memory for about a fifth more time; the result stays the same. Heeded only if "
+                    "memory_plan is 'as set here'.",
                 ),
                 io.Combo.Input(
                     "compute_dtype",
@@ -166,6 +170,34 @@ class MergeOptionsNode(io.ComfyNode):
                 io.String.Input(
                     "negative_prompt", default="", multiline=True, tooltip="Negative prompt of those pictures."
                 ),
+                # Optional, so that graphs saved before there were these three still run.
+                io.Int.Input(
+                    "pool",
+                    optional=True,
+                    default=_DEFAULT.pool,
+                    min=0,
+                    max=1000,
+                    tooltip="0: each step looks at a new picture, noise and timestep. Above 0: only that many are "
+                    "drawn, and what each LoRA alone makes of them is computed once, so that all further steps are "
+                    "faster.",
+                ),
+                io.Combo.Input(
+                    "timesteps",
+                    optional=True,
+                    options=list(get_args(Timesteps)),
+                    default=_DEFAULT.timesteps,
+                    tooltip="uniform: the noise level of each step is left to chance. stratified: all of them together "
+                    "cover the whole range evenly; best with a pool.",
+                ),
+                io.Combo.Input(
+                    "memory_plan",
+                    options=[PLANNED, CUSTOM],
+                    default=PLANNED,
+                    optional=True,
+                    tooltip="auto: use gradient checkpointing and a smaller micro-batch only if the free memory asks "
+                    "for it. as set here: start with both as they are set, for instance to leave memory to other "
+                    "programs.",
+                ),
             ],
             outputs=[OptionsSocket.Output("options", tooltip="To ZipRank Merge, or to Baseline Merge for ZipLoRA.")],
         )
@@ -182,17 +214,21 @@ class MergeOptionsNode(io.ComfyNode):
         own_pictures_cfg: float,
         negative_prompt: str,
         micro_batch: int,
+        memory_plan: str = PLANNED,
         **settings: Any,
     ) -> io.NodeOutput:
-        is_preset = preset != CUSTOM
+        is_preset = preset not in (CUSTOM, SPEED)
+        if preset == SPEED:
+            settings |= FAST
         config = PRESETS[preset] if is_preset else MergeConfig(**settings)
         return io.NodeOutput(
             MergeOptions(
                 config=replace(config, micro_batch=micro_batch),
                 is_preset=is_preset,
+                most_steps=config.steps if preset == SPEED else None,
                 custom_prior=custom_prior,
                 compute=compute_dtype,
-                checkpointing=gradient_checkpointing,
+                checkpointing=None if memory_plan == PLANNED else gradient_checkpointing,
                 self_made_count=own_pictures,
                 self_made_steps=own_pictures_steps,
                 self_made_cfg=own_pictures_cfg,

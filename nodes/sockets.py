@@ -46,13 +46,16 @@ class MergeOptions:
     Attributes:
         config: everything of the engine; the merge node's own widgets replace their part unless `is_preset`
         is_preset: the config is one of the published presets and is used whole
+        most_steps: what the merge node's steps are cut to; None: as many as it says
+        compute, checkpointing: see `Limits`
     """
 
     config: MergeConfig = field(default_factory=MergeConfig)
     is_preset: bool = False
+    most_steps: int | None = None
     custom_prior: str = ""
     compute: str = "as loaded"
-    checkpointing: bool = True
+    checkpointing: bool | None = None
     self_made_count: int = 4
     self_made_steps: int = 20
     self_made_cfg: float = 6.0

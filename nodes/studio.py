@@ -12,7 +12,7 @@ from ..duolora_core import Concept, LoraPair, Picture, UNetLayout, kohya_state_d
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.merged import unet_part
 from .host.pictures import SelfMade, encode_pictures, sample_latents
-from .host.prompts import clip_with, condition, encode
+from .host.prompts import clip_with, condition, encode, text_tokens
 from .sockets import LoadedConcept, MergeOptions
 
 
@@ -65,6 +65,12 @@ class Studio:
         # The conditions hold the size, and all pictures of one concept have the same.
         conditions = [condition(self.model, prompt, latents[0]) for prompt in (own, combined)]
         return [Picture(latent, *conditions) for latent in latents]
+
+
+def extent(content: Sequence[Picture], style: Sequence[Picture]) -> tuple[list[tuple[int, int]], int]:
+    """(h, w) of the latents of both concepts, and the text tokens of the longest prompt."""
+    sizes = [(pictures[0].latent.shape[1], pictures[0].latent.shape[2]) for pictures in (content, style)]
+    return sizes, max(text_tokens(prompt) for each in (*content, *style) for prompt in (each.own, each.combined))
 
 
 def clip_for(clip: Any, concepts: Sequence[Concept]) -> Any:

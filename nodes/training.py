@@ -8,16 +8,18 @@ from typing import Any
 
 from ..duolora_core import StepReport
 from ..duolora_core.gates import BlockGates
+from ..duolora_core.plans import Plans
 from ..duolora_core.report import training_preview
 from .host.outputs import withheld
 from .host.progress import Progress
 
 
 class History:
-    """The loss curves so far and the latest gate map."""
+    """The loss curves so far, the latest gate map, and what is worth telling about memory."""
 
-    def __init__(self, steps: int):
+    def __init__(self, steps: int, plans: Plans):
         self.steps = steps
+        self.memory = plans.notes
         self.losses: dict[str, list[float]] = {}
         self.blocks: Sequence[BlockGates] = ()
         self.done = 0
@@ -37,9 +39,9 @@ class History:
         return training_preview(self.losses, self.blocks, self.done, self.steps, left)
 
 
-def watched(reports: Iterable[StepReport], steps: int) -> History:
+def watched(reports: Iterable[StepReport], steps: int, plans: Plans) -> History:
     """Runs a training to its end and shows every step; raises the host's interrupt exception on Cancel."""
-    history, progress = History(steps), Progress(steps)
+    history, progress = History(steps, plans), Progress(steps)
     for report in reports:
         history.add(report)
         progress.update(report.step, history.picture)

@@ -26,6 +26,7 @@ from tiny import layout
         ("style_threshold", 0.2),  # above content_threshold, 0.1
         ("style_threshold", -0.1),
         ("micro_batch", 0),
+        ("pool", -1),
     ],
 )
 def test_a_setting_outside_its_bounds_is_refused_by_name(name: str, value: float) -> None:
@@ -40,10 +41,22 @@ def with_setting(name: str, value: float) -> MergeConfig:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("steps", 1), ("learning_rate", 0.0), ("clip", float("inf")), ("style_threshold", 0.1), ("micro_batch", 1)],
+    [
+        ("steps", 1),
+        ("learning_rate", 0.0),
+        ("clip", float("inf")),
+        ("style_threshold", 0.1),
+        ("micro_batch", 1),
+        ("pool", 0),
+    ],
 )
 def test_the_bounds_themselves_are_allowed(name: str, value: float) -> None:
     assert getattr(with_setting(name, value), name) == value
+
+
+def test_an_unknown_kind_of_timesteps_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match="timesteps is sorted, but must be one of uniform, stratified"):
+        MergeConfig(timesteps="sorted")  # type: ignore[arg-type]
 
 
 def test_a_config_cannot_be_changed() -> None:

@@ -118,6 +118,13 @@ def test_alpha_scales_by_alpha_over_rank() -> None:
         assert relative(scaled.layers[name].delta(), low_rank.delta() * 3 / RANK) < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_the_largest_finite_values_are_read(dtype: torch.dtype) -> None:
+    """They are no infinity, though their sum in their own type would be one."""
+    largest = {key: torch.full_like(t, torch.finfo(dtype).max, dtype=dtype) for key, t in pair_of(SDXL_KEY).items()}
+    assert bool((lora_from_tensors(largest, "x").entries[SDXL_KEY].up == torch.finfo(dtype).max).all())
+
+
 def test_every_key_is_used_or_named_as_skipped() -> None:
     tensors = spell(everything("kohya_ldm", with_mid=True), alpha=1.0)
     odd = {

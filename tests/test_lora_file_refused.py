@@ -79,6 +79,8 @@ def test_sdxl_itself_is_no_foreign_architecture() -> None:
         ({".alpha": torch.tensor(float("nan"))}, (SDXL_KEY, "alpha", "NaN")),
         ({".lora_up.weight": torch.full((16, 2), float("nan"))}, (SDXL_KEY, "lora_up", "NaN")),
         ({".lora_down.weight": torch.full((2, 16), float("inf"), dtype=torch.float16)}, (SDXL_KEY, "lora_down")),
+        ({".lora_up.weight": torch.tensor([[float("inf"), -float("inf")]] * 16)}, (SDXL_KEY, "lora_up", "NaN")),
+        ({".lora_up.weight": torch.full((16, 2), 1e39, dtype=torch.float64)}, (SDXL_KEY, "lora_up", "infinity")),
         ({".diff_b": torch.full((16,), float("nan"))}, (SDXL_KEY, "diff_b", "NaN")),
         ({".lora.up.weight": torch.ones(16, 2)}, (SDXL_KEY, "twice")),
     ],

@@ -58,7 +58,25 @@ def test_svd_basis_of_an_untrained_lora_is_zero() -> None:
     lora = LowRank(torch.zeros(12, 4), torch.randn(4, 20, generator=torch.Generator().manual_seed(0)))
     basis = lora.svd_basis()
     assert bool((basis.up @ basis.down == 0).all())
-    assert lora.truncated(2)[1] == 0.0
+    assert [part.norm() for part in lora.truncated(2)] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("independent", [0, 1, 3])
+def test_svd_basis_of_a_rank_deficient_lora(independent: int, dtype: torch.dtype) -> None:
+    """Components that repeat others or are zero: the same delta, finite, strongest first, the surplus all but zero."""
+    part = random(40, 50, 3, dtype=dtype).select(torch.arange(3) < independent)
+    nothing = LowRank(torch.zeros(40, 2, dtype=dtype), torch.ones(2, 50, dtype=dtype))
+    lora = concat([part, part.scaled(-0.5), nothing])
+    basis = lora.svd_basis()
+    accuracy = 20 * torch.finfo(dtype).eps
+    size = max(lora.norm(), 1e-30)
+    assert basis.rank == lora.rank
+    assert bool(basis.up.isfinite().all()) and bool(basis.down.isfinite().all())
+    assert concat([basis, lora.scaled(-1)]).norm() <= accuracy * size
+    strengths = (basis.up.norm(dim=0) * basis.down.norm(dim=1)).tolist()
+    assert strengths == sorted(strengths, reverse=True)
+    assert max(strengths[independent:]) <= accuracy * size
 
 
 def test_svd_basis_in_float32_is_accurate_to_float32() -> None:
@@ -121,8 +139,10 @@ def test_norm_of_a_float32_difference_is_not_lost_in_rounding() -> None:
 def test_truncated_is_the_nearest_and_tells_the_true_error(max_rank: int) -> None:
     lora = random(12, 20, 6)
     full = lora.up @ lora.down
-    nearest, error = lora.truncated(max_rank)
-    assert nearest.rank == max_rank
+    nearest, rest = lora.truncated(max_rank)
+    assert (nearest.rank, rest.rank) == (max_rank, 6 - max_rank)
+    assert relative(nearest.delta() + rest.delta(), full) < 1e-13
+    error = rest.norm() / lora.norm()
     missing = torch.linalg.matrix_norm(full - nearest.delta()) / torch.linalg.matrix_norm(full)
     optimum = singular_values(full)[max_rank:].norm() / singular_values(full).norm()
     assert error == pytest.approx(float(missing), rel=1e-10)
@@ -132,4 +152,6 @@ def test_truncated_is_the_nearest_and_tells_the_true_error(max_rank: int) -> Non
 @pytest.mark.parametrize("max_rank", [4, 9])
 def test_truncated_to_a_rank_it_has_is_itself(max_rank: int) -> None:
     lora = random(12, 20, 4)
-    assert lora.truncated(max_rank) == (lora, 0.0)
+    nearest, rest = lora.truncated(max_rank)
+    assert nearest is lora
+    assert rest.delta().shape == lora.delta().shape and rest.norm() == 0.0

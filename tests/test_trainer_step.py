@@ -107,6 +107,7 @@ def test_a_step_costs_eight_evaluations_and_half_of_them_without_the_cycle(
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("size", [(8, 8), (8, 16)], ids=["same_size", "other_size"])
 def test_micro_batch_changes_nothing(unet: UNet, built: World, route: CycleRoute, size: tuple[int, int]) -> None:
+    """But the order in which a product's terms are added: in float64 that is below what float32 losses can show."""
     outcomes = [
         trained(
             TinyDenoiser(unet),
@@ -117,8 +118,8 @@ def test_micro_batch_changes_nothing(unet: UNet, built: World, route: CycleRoute
         for micro_batch in (1, 3, 8)
     ]
     for other in outcomes[1:]:
-        assert relative(torch.stack(other.gradients), torch.stack(outcomes[0].gradients)) < 1e-4
-        assert torch.allclose(other.gates.values, outcomes[0].gates.values, atol=1e-4)
+        assert relative(torch.stack(other.gradients), torch.stack(outcomes[0].gradients)) < 1e-6
+        assert torch.allclose(other.gates.values, outcomes[0].gates.values, rtol=0.0, atol=1e-6)
 
 
 @contextmanager

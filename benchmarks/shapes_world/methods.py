@@ -6,10 +6,11 @@ Settings that a method's authors leave open are chosen on the development cases,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from duolora_core import MergeConfig, make_merged
 from duolora_core.baselines import average, block_split, null_space, stack, top_k_choice
+from duolora_core.config import PRESETS
 from duolora_core.core_space import dare, ties
 from duolora_core.merged import FoldedLora
 from duolora_core.pair import Basis, LoraPair
@@ -91,11 +92,9 @@ def k_lora(pair: LoraPair, alpha: float = 1.5, beta: float = 0.5) -> Lora:
     return lambda progress: top_k_choice(pair, progress=progress, alpha=alpha, beta=beta)
 
 
-ZIPRANK = replace(MergeConfig(), initialisation="ones", layer_prior_weight=0.0, cycle_weight=0.0)
-"""ZipRank alone: the two reconstruction losses on the SVD basis."""
-
 METHODS: Mapping[str, Method] = {
     "stack 1 + 1": Stack(),
+    "stack, tuned": Stack(0.9, 0.8),
     "average": TrainingFree(average),
     "B-LoRA's blocks": TrainingFree(block_split),
     "NP-LoRA": TrainingFree(null_space),
@@ -104,10 +103,15 @@ METHODS: Mapping[str, Method] = {
     "DARE": TrainingFree(dare, "factors"),
     "ZipLoRA, output": ZipLora("output"),
     "ZipLoRA, input": ZipLora("input"),
-    "ZipRank, factors": DuoLora(replace(ZIPRANK, basis="factors")),
-    "ZipRank": DuoLora(ZIPRANK),
+    "ZipRank, raw factors": DuoLora(MergeConfig(basis="factors")),
     "DuoLoRA": DuoLora(),
+    "+ initialisation": DuoLora(MergeConfig(initialisation="random")),
+    "+ layer prior": DuoLora(MergeConfig(layer_prior_weight=1.0)),
+    "+ Constyle": DuoLora(MergeConfig(cycle_weight=0.01)),
+    "the paper's settings": DuoLora(PRESETS["paper"]),
+    "fast": DuoLora(PRESETS["fast"]),
 }
+"""By the names of the tables. DuoLoRA's default is ZipRank in the SVD basis; each + adds one part to that."""
 
 OURS = "DuoLoRA"
 ZIPLORA = ("ZipLoRA, output", "ZipLoRA, input")

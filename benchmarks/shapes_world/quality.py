@@ -56,7 +56,7 @@ def main() -> None:
     loras = dict(side_by_side(alone, novel_concepts(chosen)))
     base = base_accuracies(open_workbench())
     seconds = time.perf_counter() - started
-    findings = Findings(table, STRENGTHS, several, loras, base, wanted.pictures, seconds)
+    findings = Findings(table, STRENGTHS, several, loras, base, wanted.pictures, seconds, chosen)
     if not wanted.no_report:
         write_report(findings, wanted.docs)
     sys.stdout.write(json.dumps(as_json(table, loras)) + "\n")

@@ -18,7 +18,7 @@ from .calibration import Alone
 from .concepts import Kind
 from .judging import summarise
 from .methods import OURS
-from .names import CONTENTS, STYLES
+from .names import CONTENTS, STYLES, Split
 from .several import Together
 from .trials import Outcome
 
@@ -34,6 +34,12 @@ class Findings:
     base: tuple[float, float]
     pictures: int
     seconds: float
+    split: Split
+
+    @property
+    def which(self) -> str:
+        """What its pairs are, in words."""
+        return "held-out" if self.split == "test" else "development"
 
 
 def write_report(findings: Findings, docs: Path) -> None:
@@ -63,7 +69,7 @@ def contact_sheet(table: Mapping[str, Sequence[Outcome]]) -> Image.Image:
 
 def _table(findings: Findings) -> str:
     lines = [
-        f"## {len(next(iter(findings.table.values())))} held-out pairs of {findings.pictures} pictures",
+        f"## {len(next(iter(findings.table.values())))} {findings.which} pairs of {findings.pictures} pictures",
         "| method | content | style | harmonic mean [95 %] | both at once | leak [95 %] | trained | seconds | kB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -111,7 +117,8 @@ def _several(findings: Findings) -> str:
     lines = [
         "## Several contents in one style, in one LoRA",
         "",
-        "Each content is asked for by its own word; content / style (harmonic mean), over the four held-out styles.",
+        "Each content is asked for by its own word; content / style (harmonic mean), over the four "
+        f"{findings.which} styles.",
         "",
         f"| way | {' | '.join(f'{count} contents' for count in counts)} |",
         "|---" * (len(counts) + 1) + "|",
@@ -128,7 +135,7 @@ def _alone(findings: Findings) -> str:
     lines = [
         "## Each LoRA alone",
         "",
-        f"The base model on its own words: content {content:.3f}, style {style:.3f}. Then, for each held-out concept, "
+        f"The base model on its own words: content {content:.3f}, style {style:.3f}. Then, for each of these concepts, "
         "the accuracy of its word on the prompts it was trained on and with every known entry of the other kind, how "
         "far it leaves that other word to the prompt, and the median over layers of ‖ΔW‖₂ / ‖W‖₂.",
         "",
@@ -182,6 +189,6 @@ pictures, and *leak* the share in which a content of the style LoRA's training p
 merge the same files and start from the same noise; those that train see the same pictures. Settings were chosen on
 other concepts (the development ones); these were looked at once they were fixed."""
 
-_SHEET = """![One row for each method, one column for each held-out pair](quality/contact_sheet.png)
+_SHEET = """![One row for each method, one column for each pair](quality/contact_sheet.png)
 
 One row for each method (with its harmonic mean), one column for each pair, the same noise down a column."""

@@ -29,12 +29,13 @@ from .applied import applied
 from .cases import Case
 from .concepts import Kind, concept_pictures, load_concept, read_concept
 from .model import Prompt, ShapesDenoiser, ShapesModel, encode_picture, load_model
+from .names import CONTENTS, STYLES, labels
 from .oracle import Oracle, load_oracle
 from .sample import sample
 
-PictureSource = Literal["given", "one prompt", "self-made"]
-"""Of a merge: the concept's own pictures with prompts that name everything, the same under the concept's word alone, or
-four that each LoRA paints for its word, as the merge node does for a LoRA that comes without pictures."""
+PictureSource = Literal["given", "self-made", "word alone"]
+"""Of a merge: the concept's own pictures with prompts that name everything in them; four that each LoRA paints for its
+word beside a known one, as the merge node does for "a photo of sks dog"; or four that it paints for its word alone."""
 
 SELF_MADE_CFG = 6.0
 
@@ -59,15 +60,18 @@ class Workbench:
         """Content and style pictures to train a merge on."""
         sides: list[list[Picture]] = []
         for kind, label in _sides(case):
-            word = Prompt(content=label) if kind == "content" else Prompt(style=label)
-            if source == "self-made":
-                with applied(self.model, load_concept(self.model, kind, label)) as model:
-                    painted = sample(model, [word] * 4, torch.Generator().manual_seed(label), cfg=SELF_MADE_CFG)
-                sides.append([Picture(latent, word, case.prompt) for latent in encode_picture(painted)])
-            else:
+            if source == "given":
                 seen = concept_pictures(kind, label)
-                owns = seen.prompts if source == "given" else [word] * len(seen.prompts)
-                sides.append([Picture(z, own, case.prompt) for z, own in zip(seen.latents, owns, strict=True)])
+                latents, owns = seen.latents, seen.prompts
+            else:
+                known = label % len(labels(STYLES if kind == "content" else CONTENTS, "known"))
+                beside = None if source == "word alone" else known
+                owns = [Prompt(label, beside) if kind == "content" else Prompt(beside, label)] * 4
+                with applied(self.model, load_concept(self.model, kind, label)) as model:
+                    latents = encode_picture(
+                        sample(model, owns, torch.Generator().manual_seed(label), cfg=SELF_MADE_CFG)
+                    )
+            sides.append([Picture(latent, own, case.prompt) for latent, own in zip(latents, owns, strict=True)])
         return sides
 
     def duolora(

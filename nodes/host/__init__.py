@@ -2,6 +2,8 @@
 
 - `weights`: a model's weights made usable for a backward pass, and given back untouched
 - `checkpointing`: gradient checkpointing of the UNet's blocks
+- `memory`: what is free on the device, and loading a model there whole
+- `precision`: the arithmetic of a training
 - `denoiser`: a loaded model as the engine's `Denoiser`
 - `prompts`: prompts encoded with a LoRA's own text encoder part
 - `pictures`: training latents, from pictures or sampled from base + LoRA

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,16 +14,24 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
+@dataclass
+class Checkpointing:
+    """Whether blocks keep only their inputs; may be turned on or off between two steps."""
+
+    enabled: bool = False
+
+
 @contextmanager
-def checkpointed(model: nn.Module, enabled: bool = True) -> Generator[None, None, None]:
-    """Inside, every transformer and residual block keeps only its inputs. Results are exactly those without it."""
+def checkpointable(model: nn.Module) -> Generator[Checkpointing, None, None]:
+    """Inside, every transformer and residual block follows the switch. Results are the same either way."""
     wrapped: list[tuple[nn.Module, Any]] = []
+    switch = Checkpointing()
     try:
-        for module in model.modules() if enabled else ():
+        for module in model.modules():
             if isinstance(module, BasicTransformerBlock | ResBlock):
                 wrapped.append((module, module.__dict__.get("forward")))
-                module.forward = _checkpointing(module.forward)
-        yield
+                module.forward = _checkpointing(module.forward, switch)
+        yield switch
     finally:
         for module, own_forward in wrapped:
             del module.__dict__["forward"]
@@ -30,9 +39,9 @@ def checkpointed(model: nn.Module, enabled: bool = True) -> Generator[None, None
                 module.forward = own_forward
 
 
-def _checkpointing(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _checkpointing(forward: Callable[..., Any], switch: Checkpointing) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
+        if not (switch.enabled and torch.is_grad_enabled()):
             return forward(*args, **kwargs)
         # The UNet goes on changing its options dictionary after this call; the second run must see today's content.
         args = tuple(dict(value) if isinstance(value, dict) else value for value in args)

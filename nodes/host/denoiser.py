@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_base
@@ -15,12 +16,15 @@ from torch import Tensor, nn
 
 from ...duolora_core.denoiser import Prediction
 from ...duolora_core.errors import ModelMismatchError
+from ...duolora_core.memory import Plan, Workload, fitting, ladder
+from ...duolora_core.plans import Plans
 from ...duolora_core.unet_layout import UNetLayout, layout_from_shapes
-from .checkpointing import checkpointed
+from .checkpointing import checkpointable
+from .memory import free_memory, is_out_of_memory, load_whole, plan_note, release, storage
+from .precision import own_precision
 from .weights import differentiable
 
 COMPUTE_DTYPES = {"as loaded": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_MEMORY_FACTOR = 4.0  # of ComfyUI's own estimate for an inference batch: activations kept for the backward pass
 
 
 class HostDenoiser:
@@ -50,33 +54,67 @@ class HostDenoiser:
         return self._model.apply_model(x, sigma, transformer_options=options, **batched)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What the artist decided about memory.
+
+    Attributes:
+        micro_batch: samples per forward, at most
+        checkpointing: always or never; None: as memory needs it
+        compute: one of COMPUTE_DTYPES
+    """
+
+    micro_batch: int
+    checkpointing: bool | None
+    compute: str
+
+
 @contextmanager
 def training_denoiser(
-    patcher: Any, samples: int, shape: Sequence[int], compute: str, checkpoint: bool
-) -> Generator[HostDenoiser, None, None]:
-    """Loads a MODEL and lends it for training; outside it is bit for bit what it was.
+    patcher: Any, work: Workload, limits: Limits
+) -> Generator[tuple[HostDenoiser, Plans], None, None]:
+    """Loads a MODEL and lends it for training, with the plans that fit; outside it is bit for bit what it was.
 
     Args:
         patcher: the MODEL input; its clone is loaded, so its patches are in force and other clones are not touched
-        samples: of one forward, and `shape` (channels, h, w) of a latent, for the host's memory management
-        compute: one of COMPUTE_DTYPES
-        checkpoint: recompute activations in the backward pass instead of keeping them
+
+    Raises:
+        OutOfMemoryError: the model cannot be held in memory whole.
     """
     patcher = plain_clone(patcher)
-    if COMPUTE_DTYPES[compute] is not None:
-        patcher.set_model_compute_dtype(COMPUTE_DTYPES[compute])
-    needed = patcher.memory_required([samples, *shape]) * (1.0 if checkpoint else _MEMORY_FACTOR)
-    comfy.model_management.load_models_gpu([patcher], memory_required=needed)
+    if COMPUTE_DTYPES[limits.compute] is not None:
+        patcher.set_model_compute_dtype(COMPUTE_DTYPES[limits.compute])
+    held, device = storage(patcher), patcher.load_device
+    steps = ladder(work, held, limits.micro_batch, (True,) if limits.checkpointing else (False, True))
+    load_whole(patcher, steps[0][1], steps[-1][1])
+    free = free_memory(device)
+    steps = fitting(steps, free) if limits.checkpointing is None else steps
     model = patcher.model
-    with differentiable(model), checkpointed(model, checkpoint):
-        yield HostDenoiser(model, patcher.model_options.get("transformer_options", {}), patcher.load_device)
+    with own_precision(device, held.element_size), differentiable(model), checkpointable(model) as checkpointing:
+
+        def adopt(plan: Plan) -> None:
+            release()
+            checkpointing.enabled = plan.checkpointing
+
+        plans = Plans([plan for plan, _ in steps], out_of_memory=is_out_of_memory, adopt=adopt)
+        plans.notes.append(plan_note(*steps[0], free))
+        yield HostDenoiser(model, patcher.model_options.get("transformer_options", {}), device), plans
 
 
 def plain_clone(patcher: Any) -> Any:
-    """A clone whose weights are ordinary tensors, also on hosts that stream them from disk."""
-    if getattr(patcher, "is_dynamic", lambda: False)():
-        return patcher.clone(disable_dynamic=True)
-    return patcher.clone()
+    """A clone whose weights are ordinary tensors, also on hosts that stream them from disk.
+
+    Raises:
+        ModelMismatchError: the host cannot load this model in any other way.
+    """
+    if not getattr(patcher, "is_dynamic", lambda: False)():
+        return patcher.clone()
+    if patcher.cached_patcher_init is None:
+        raise ModelMismatchError(
+            "This model is streamed into the graphics card piece by piece, and its loader offers no other way. Load it "
+            "with Load Checkpoint, or start ComfyUI with --disable-dynamic-vram."
+        )
+    return patcher.clone(disable_dynamic=True)
 
 
 def require_sdxl(patcher: Any) -> None:
@@ -97,16 +135,23 @@ def unet_layout(model: comfy.model_base.BaseModel) -> UNetLayout:
     """The layout of a model's UNet.
 
     Raises:
-        ModelMismatchError: the UNet is compiled, so that its layers cannot be reached.
+        ModelMismatchError: the UNet is compiled, so that its layers cannot be reached, or quantised in a way that the
+            host computes with kernels of its own.
     """
-    shapes = {
-        name: tuple(module.weight.shape)
+    modules = {
+        name: module
         for name, module in model.diffusion_model.named_modules()
         if getattr(module, "weight", None) is not None
     }
-    if any(name.startswith("_orig_mod.") for name in shapes):
+    if any(name.startswith("_orig_mod.") for name in modules):
         raise ModelMismatchError("This model is compiled. Take the Torch Compile node out of the way to the merge.")
-    return layout_from_shapes(shapes)
+    for name, module in modules.items():
+        if module.weight.ndim == 2 and not isinstance(module, nn.Linear):
+            raise ModelMismatchError(
+                f"This checkpoint is quantised: layer {name} is not an ordinary linear layer. Load one in fp16, bf16 "
+                "or fp32; where memory is short, with the weight_dtype fp8_e4m3fn."
+            )
+    return layout_from_shapes({name: tuple(module.weight.shape) for name, module in modules.items()})
 
 
 def prediction_of(sampling: Any) -> Prediction:

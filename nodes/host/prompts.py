@@ -59,6 +59,11 @@ def condition(patcher: Any, conditioning: list[Any], latent: Tensor) -> dict[str
     }
 
 
+def text_tokens(condition: Mapping[str, Any]) -> int:
+    """How many text states a condition has; 77 for each part of a long prompt."""
+    return int(condition["c_crossattn"].cond.shape[1])
+
+
 def _owned(cond: Any, device: torch.device) -> Any:
     """The same cond with a tensor of its own on the device, usable in a backward pass."""
     if isinstance(cond.cond, Tensor):

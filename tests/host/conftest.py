@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,17 +26,19 @@ collect_ignore = ["fixtures_pack", "tiny_checkpoint.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder carries the marker `host`."""
+    """Everything in this folder carries the marker `host`; with pytest-xdist each ComfyUI has a process of its own."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.host)
+            versions = [host.version for host in HOSTS if host.version in item.name]
+            item.add_marker(pytest.mark.xdist_group(versions[0] if versions else "no host"))
 
 
 def tiny_checkpoint(host: Host, kind: str, *flags: str) -> Path:
     """The cached checkpoint of this kind; built by the host's python when there is none or its builder changed."""
     builder = HERE / "tiny_checkpoint.py"
     version = hashlib.sha256(builder.read_bytes()).hexdigest()[:8]
-    name = "_".join((kind, *(flag.strip("-") for flag in flags)))
+    name = "_".join((host.version, kind, *(flag.strip("-") for flag in flags)))  # hosts may run side by side
     path = CACHE / f"{name}-{version}.safetensors"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -108,6 +111,21 @@ def largest_difference(host: Host, request: pytest.FixtureRequest) -> Callable[[
     """Notes a pixel difference for the summary after the tests."""
     differences: dict[str, list[int]] = request.config.stash.setdefault(DIFFERENCES, {})
     return differences.setdefault(host.version, []).append
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of pytest-xdist hands over what the summary tells."""
+    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["hosts"] = [session.config.stash.get(GRAPHS, {}), session.config.stash.get(DIFFERENCES, {})]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes it."""
+    graphs, differences = getattr(node, "workeroutput", {}).get("hosts", ({}, {}))
+    node.config.stash.setdefault(GRAPHS, {}).update(graphs)
+    node.config.stash.setdefault(DIFFERENCES, {}).update(differences)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

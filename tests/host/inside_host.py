@@ -28,50 +28,36 @@ def main() -> None:
     parser.add_argument("--pack", type=Path, required=True)
     parser.add_argument("--what", choices=["layouts", "schemas"], required=True)
     wanted = parser.parse_args()
-    os.chdir(wanted.host)
-    sys.path.insert(0, str(wanted.host))
+    enter(wanted.host)
+    found = layouts() if wanted.what == "layouts" else schemas(wanted.pack)
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
+
+
+def enter(host: Path) -> None:
+    """Makes the host importable, for a machine without a GPU."""
+    os.chdir(host)
+    sys.path.insert(0, str(host))
     sys.argv = sys.argv[:1]
     sys.modules["comfy.zluda"] = types.ModuleType("comfy.zluda")  # one fork installs packages when it is imported
     import comfy.cli_args
 
     comfy.cli_args.args.cpu = True
-    found = layouts() if wanted.what == "layouts" else schemas(wanted.pack)
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
 
 
 def layouts() -> dict[str, Any]:
     """{model: {"shapes": {layer: weight shape}, "diffusers": {diffusers name: layer}}} of the host's UNet class."""
     import comfy.ops
     import comfy.utils
-    import torch
-    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
     found: dict[str, Any] = {}
-    for name, depths in DEPTHS.items():
-        config = {
-            "image_size": 32,
-            "in_channels": 4,
-            "out_channels": 4,
-            "model_channels": 320,
-            "num_res_blocks": [2, 2, 2],
-            "channel_mult": [1, 2, 4],
-            "num_classes": "sequential",
-            "adm_in_channels": 2816,
-            "context_dim": 2048,
-            "num_head_channels": 64,
-            "use_spatial_transformer": True,
-            "use_linear_in_transformer": True,
-            "transformer_depth_middle": 10 if name == "SDXL" else -1,
-            "legacy": False,
-            **depths,
-        }
-        network = UNetModel(**config, device=torch.device("meta"), operations=comfy.ops.disable_weight_init)
+    for name in DEPTHS:
+        network = unet(name, comfy.ops.disable_weight_init)
         shapes = {
             layer: list(module.weight.shape)
             for layer, module in network.named_modules()
             if getattr(module, "weight", None) is not None
         }
-        mapped = comfy.utils.unet_to_diffusers(config)
+        mapped = comfy.utils.unet_to_diffusers(config_of(name))
         diffusers = {
             key.removesuffix(".weight"): layer.removesuffix(".weight")
             for key, layer in mapped.items()
@@ -81,10 +67,39 @@ def layouts() -> dict[str, Any]:
     return found
 
 
-def schemas(pack: Path) -> dict[str, Any]:
-    """{node id: {"inputs": ids, "parameters": execute's parameters, …}} of every node of the pack."""
-    import asyncio
+def config_of(name: str) -> dict[str, Any]:
+    """The host's settings of a real model."""
+    return {
+        "image_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": 320,
+        "num_res_blocks": [2, 2, 2],
+        "channel_mult": [1, 2, 4],
+        "num_classes": "sequential",
+        "adm_in_channels": 2816,
+        "context_dim": 2048,
+        "num_head_channels": 64,
+        "use_spatial_transformer": True,
+        "use_linear_in_transformer": True,
+        "transformer_depth_middle": 10 if name == "SDXL" else -1,
+        "legacy": False,
+        **DEPTHS[name],
+    }
 
+
+def unet(name: str, operations: Any, dtype: Any = None) -> Any:
+    """A real model in the host's own class, on the meta device."""
+    import torch
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    return UNetModel(
+        **config_of(name), dtype=dtype or torch.float32, device=torch.device("meta"), operations=operations
+    )
+
+
+def load_pack(pack: Path) -> Any:
+    """The pack as a module, loaded the way the host does it."""
     spec = importlib.util.spec_from_file_location(
         "duolora_pack", pack / "__init__.py", submodule_search_locations=[str(pack)]
     )
@@ -92,7 +107,14 @@ def schemas(pack: Path) -> dict[str, Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules["duolora_pack"] = module
     spec.loader.exec_module(module)
-    extension = asyncio.run(module.comfy_entrypoint())
+    return module
+
+
+def schemas(pack: Path) -> dict[str, Any]:
+    """{node id: {"inputs": ids, "parameters": execute's parameters, …}} of every node of the pack."""
+    import asyncio
+
+    extension = asyncio.run(load_pack(pack).comfy_entrypoint())
     found: dict[str, Any] = {}
     for node in asyncio.run(extension.get_node_list()):
         schema = node.GET_SCHEMA()

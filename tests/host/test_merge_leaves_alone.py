@@ -37,9 +37,8 @@ def test_model_is_bit_identical_after_two_merges(server: ComfyServer, checkpoint
     """
     before = model_state(server, checkpoint)
     for seed, checkpointing in ((21, False), (22, True)):
-        graph = add_merge(
-            models_only(checkpoint), CONTENT, STYLE, seed=seed, options={"gradient_checkpointing": checkpointing}
-        )
+        options = {"gradient_checkpointing": checkpointing, "memory_plan": "as set here"}
+        graph = add_merge(models_only(checkpoint), CONTENT, STYLE, seed=seed, options=options)
         give_pictures(server, graph)
         graph["digest"] = node("DuoLoRATestModelDigest", model=["checkpoint", 0], load=True, after=["merge", 0])
         after = json.loads(server.texts(server.run(graph, 300))["digest"][0])

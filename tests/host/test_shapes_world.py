@@ -1,11 +1,12 @@
 """The shapes world in the host: its own SDXL runs the benchmarks' weights, and a merge by our nodes is the engine's.
 
-All take random weights and LoRAs: they are identities, in float32, between a host's code and the benchmarks', which
-share nothing but the file.
+All but the last take random weights and LoRAs: they are identities, in float32, between a host's code and the
+benchmarks', which share nothing but the file. The last is the purpose of the pack, on the trained world.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.shapes_world.applied import applied
-from benchmarks.shapes_world.model import ShapesModel, decode_latent, encode_picture, load_model, save_model
+from benchmarks.shapes_world.cases import case_of
+from benchmarks.shapes_world.concepts import lora_path
+from benchmarks.shapes_world.judging import Verdict, judge
+from benchmarks.shapes_world.model import WEIGHTS, ShapesModel, decode_latent, encode_picture, load_model, save_model
+from benchmarks.shapes_world.oracle import load_oracle
 from benchmarks.shapes_world.render import render
 from duolora_core import Gates, MergeConfig
 from duolora_core.masks_file import read_masks
@@ -169,3 +174,36 @@ def test_a_merge_without_pictures_is_the_engines(
         latents[side] = torch.cat(made)
     gates = trained_gates(model, loras, latents, PROMPTS, MergeConfig(steps=3, seed=8))
     assert difference(masks, gates) < 1e-4
+
+
+def test_a_merge_through_the_nodes_keeps_what_stacking_loses(server: ComfyServer) -> None:
+    """Two committed LoRAs of novel concepts, no pictures given, 24 pictures of the combined prompt by each way."""
+    case = case_of("sks2+zwx2")
+    names = {"content": "sks2.safetensors", "style": "zwx2.safetensors"}
+    for (kind, name), label in zip(names.items(), (case.content, case.style), strict=True):
+        shutil.copyfile(lora_path(kind, label), server.loras / name)  # type: ignore[arg-type]
+
+    def verdict(graph: Graph, model: list[Any]) -> Verdict:
+        add_sampling(graph, "sks2 zwx2", model=model, seed=1, steps=20, cfg=4.0, count=24)
+        images = server.images(server.run(graph, timeout=600))["save"]
+        return judge(as_the_world_paints(images), [case.prompt] * 24, load_oracle())
+
+    stacked = world(WEIGHTS / "base.safetensors")
+    for name, below in (("content", "world"), ("style", "content")):
+        stacked[name] = node("LoraLoaderModelOnly", model=[below, 0], lora_name=names[name], strength_model=1.0)
+    merged = add_world_merge(
+        world(WEIGHTS / "base.safetensors"),
+        names["content"],
+        names["style"],
+        ("sks2 ember", "disc zwx2"),
+        combined_prompt="sks2 zwx2",
+        steps=100,
+        options={"own_pictures": 4, "own_pictures_steps": 20, "own_pictures_cfg": 6.0},
+    )
+    merged["apply"] = node(
+        "DuoLoRAApplyMerged", model=["world", 0], merged=["merge", 0], content_strength=1.0, style_strength=1.0
+    )
+    plain, ours = verdict(stacked, ["style", 0]), verdict(merged, ["apply", 0])
+    assert ours.harmonic > plain.harmonic + 0.2
+    assert ours.content > 0.4
+    assert ours.style > 0.4

@@ -26,16 +26,18 @@ def world(weights: Path) -> Graph:
     return {"world": node("DuoLoRATestShapesWorld", weights=str(weights), **tables)}
 
 
-def add_world_merge(graph: Graph, content: str, style: str, prompts: tuple[str, str], **settings: Any) -> Graph:
-    """Adds the merge of two LoRA files with a prompt each; the combined prompt is both words."""
+def add_world_merge(
+    graph: Graph, content: str, style: str, prompts: tuple[str, str], combined_prompt: str = "", **settings: Any
+) -> Graph:
+    """Adds the merge of two LoRA files with a prompt each; the combined prompt is both, if not another one."""
     add_merge(
         graph,
         content,
         style,
         model=["world", 0],
         clip=["world", 1],
-        combined_prompt=" ".join(prompts),
         resolution=SIDE,
+        combined_prompt=combined_prompt or " ".join(prompts),
         **settings,
     )
     for side, prompt in zip(("content", "style"), prompts, strict=True):

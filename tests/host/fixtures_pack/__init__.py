@@ -1,4 +1,4 @@
-"""Nodes that only the host tests use: a tiny text encoder, the shapes world, and looks into a model."""
+"""Nodes that only the host tests use: a tiny text encoder, the shapes world, a full device, and looks into a model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .denoise import Denoise
 from .model_digest import ModelDigest
+from .scarce_memory import ScarceMemory
 from .shapes_world import ShapesWorld
 from .tiny_clip import TinyCLIP
 
@@ -15,7 +16,7 @@ class FixturesExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes."""
-        return [TinyCLIP, ShapesWorld, ModelDigest, Denoise]
+        return [TinyCLIP, ShapesWorld, ModelDigest, Denoise, ScarceMemory]
 
 
 async def comfy_entrypoint() -> FixturesExtension:

@@ -42,10 +42,14 @@ class Denoise(io.ComfyNode):
     def execute(cls, model: Any, clip: Any, prompts: str, given: str, found: str) -> io.NodeOutput:
         """The calls of a merge, without any LoRA."""
         pack_prompts, pack_denoiser = of_the_pack("nodes.host.prompts"), of_the_pack("nodes.host.denoiser")
+        pack_memory = of_the_pack("duolora_core.memory")
         held = load_file(Path(given))
         conditionings = [pack_prompts.encode(clip, prompt) for prompt in prompts.split("\n")]
         conditions = [pack_prompts.condition(model, each, x) for each, x in zip(conditionings, held["x"], strict=True)]
-        with pack_denoiser.training_denoiser(model, len(conditions), held["x"].shape[1:], "as loaded", True) as denoise:
+        count, size = len(conditions), tuple(held["x"].shape[2:])
+        work = pack_memory.Workload(pack_denoiser.unet_layout(model.model), {}, 0, size, students=count, teachers=count)
+        limits = pack_denoiser.Limits(micro_batch=count, checkpointing=True, compute="as loaded")
+        with pack_denoiser.training_denoiser(model, work, limits) as (denoise, _):
             x = held["x"].clone().requires_grad_()
             x0 = denoise(x, held["sigma"].clone(), conditions)
             (gradient,) = torch.autograd.grad(x0.square().mean(), [x])
