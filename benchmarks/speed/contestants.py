@@ -16,7 +16,6 @@ from benchmarks.speed.authors import RankMaskedLoras, authors_losses
 from benchmarks.speed.dense import DenseLoras, Losses, attached, train_dense
 from benchmarks.speed.ziplora import ColumnMaskedLoras, ziplora_losses
 from duolora_core import (
-    PRESETS,
     LoraPair,
     MergeConfig,
     StepReport,
@@ -31,6 +30,8 @@ from duolora_core.zip_lora import ZipLoraConfig, open_masks
 Step = Callable[[], float]
 """Does one whole training step and returns its total loss."""
 UNENDING = 100_000
+EVERY_LOSS = MergeConfig(layer_prior_weight=1.0, cycle_weight=0.01)
+"""The whole method, as its authors train it; our default leaves the layer prior and the cycle out."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Task:
     denoiser: UNetDenoiser
     pair: LoraPair
     pixels: int
-    config: MergeConfig = PRESETS["default"]
+    config: MergeConfig = EVERY_LOSS
     checkpointing: bool = False
 
 

@@ -92,7 +92,7 @@ def prices(task: Task) -> Prices:
 
     def student(gated: GatedLora) -> None:
         lesson = sample("merge"), [Target("loss", 1.0, x)]
-        backward(denoiser, gated, [lesson], sigma, config, scale=1.0)
+        backward(denoiser, gated, [lesson], sigma, config.micro_batch, scale=1.0)
 
     blocks = checkpointed(denoiser.unet, task.checkpointing)
     with ReadingOnes(), blocks, attach(denoiser.modules, task.pair, gates) as gated:

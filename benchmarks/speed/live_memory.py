@@ -10,9 +10,12 @@ Works on the meta device too, where full SDXL at 1024 px needs neither weights n
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,17 +31,19 @@ class LiveMemory(TorchDispatchMode):
         now, peak: bytes
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str | None = None) -> None:
+        """Counts what is on one kind of device, or on all."""
         super().__init__()
+        self._device = device
         self.now = 0
         self.peak = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        held = {id(storage) for storage in _storages((args, kwargs))}
+        held = {id(storage) for storage in self._storages((args, kwargs))}
         result = func(*args, **(kwargs or {}))
-        for storage in _storages(result):
-            if id(storage) not in held:
+        for storage in self._storages(result):
+            if id(storage) not in held:  # neither a view nor changed in place
                 self._add(storage)
         self.peak = max(self.peak, self.now)
         return result
@@ -56,8 +61,21 @@ class LiveMemory(TorchDispatchMode):
 
         weakref.finalize(storage, gone)
 
+    def _storages(self, tree: Any) -> Iterator[Any]:
+        for leaf in tree_leaves(tree):
+            if isinstance(leaf, Tensor) and self._device in (None, leaf.device.type):
+                yield leaf.untyped_storage()
 
-def _storages(tree: Any) -> Iterator[Any]:
-    for leaf in tree_leaves(tree):
-        if isinstance(leaf, Tensor):
-            yield leaf.untyped_storage()
+
+@contextmanager
+def fused_attention() -> Generator[None, None, None]:
+    """Inside, attention allocates what fused kernels do, which is no matrix of (tokens, tokens), also on meta tensors.
+
+    Without, PyTorch takes it to pieces there, which counts the same FLOPs but not the same bytes.
+    """
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[0]
+
+    with mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", attention):
+        yield

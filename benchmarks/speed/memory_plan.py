@@ -14,18 +14,16 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from benchmarks.ldm_unet import SDXL, ResBlock, TransformerBlock, UNet, UNetConfig, layer_shapes
-from benchmarks.speed.live_memory import LiveMemory
+from benchmarks.ldm_unet import SDXL, UNet, UNetConfig, layer_shapes
+from benchmarks.random_sdxl import checkpointed
+from benchmarks.speed.live_memory import LiveMemory, fused_attention
 from duolora_core import (
     Concept,
     LoraFile,
@@ -86,8 +84,8 @@ def measured(subject: Subject, pixels: int, plan: Plan) -> int:
     teaching: list[Row] = ["content"] * teachers
     learning: list[Row] = ["merge"] * students
     with (
-        _linear_attention(),
-        _checkpointing(subject.unet, plan.checkpointing),
+        fused_attention(),
+        checkpointed(subject.unet, plan.checkpointing),
         attach(dict(subject.unet.named_modules()), subject.pair, gates) as gated,
         LiveMemory() as memory,
     ):
@@ -163,40 +161,6 @@ def _casting(module: nn.Linear | nn.Conv2d) -> Any:
         return F.conv2d(x, weight, bias, module.stride, module.padding)
 
     return run
-
-
-@contextmanager
-def _checkpointing(unet: UNet, enabled: bool) -> Generator[None, None, None]:
-    blocks = [module for module in unet.modules() if isinstance(module, ResBlock | TransformerBlock)]
-    try:
-        for block in blocks if enabled else ():
-            block.forward = _checkpointed(block.forward)
-        yield
-    finally:
-        for block in blocks if enabled else ():
-            del block.forward
-
-
-def _checkpointed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def run(*args: Tensor) -> Tensor:
-        return checkpoint(forward, *args, use_reentrant=False) if torch.is_grad_enabled() else forward(*args)
-
-    return run
-
-
-@contextmanager
-def _linear_attention() -> Generator[None, None, None]:
-    """Attention as a GPU computes it: on the meta device PyTorch would choose the kind that keeps tokens² numbers."""
-    usual = F.scaled_dot_product_attention
-
-    def linear(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)[0]
-
-    F.scaled_dot_product_attention = linear  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        yield
-    finally:
-        F.scaled_dot_product_attention = usual  # pyright: ignore[reportAttributeAccessIssue]
 
 
 if __name__ == "__main__":
