@@ -9,7 +9,7 @@ import torch
 from benchmarks.shapes_world.ablation import DUOLORA, OTHERS
 from benchmarks.shapes_world.calibration import base_accuracies
 from benchmarks.shapes_world.cases import case_of
-from benchmarks.shapes_world.methods import METHODS, OURS, ZIPLORA, DuoLora, Stack, TrainingFree, ZipLora, k_lora
+from benchmarks.shapes_world.methods import METHODS, OURS, ZIPLORA, DuoLora, Stack, TrainingFree, Tuned, ZipLora, k_lora
 from benchmarks.shapes_world.render import as_image
 from benchmarks.shapes_world.trials import SEED, Trial, paint_with, run
 from benchmarks.shapes_world.workbench import Workbench, open_workbench
@@ -49,7 +49,7 @@ def test_strengths_reach_the_fold(bench: Workbench) -> None:
         alone = method(bench, CASE).fold(0.0, 1.0)
         assert isinstance(alone, FoldedLora)
         assert {lora.rank for lora in alone.layers.values()} <= {8}
-    half = Stack(0.5, 2.0)(bench, CASE).fold(1.0, 1.0)
+    half = Tuned(Stack(), 0.5, 2.0)(bench, CASE).fold(1.0, 1.0)
     assert isinstance(half, FoldedLora)
     expected = stack(bench.pair(CASE), content_strength=0.5, style_strength=2.0)
     for name, lora in half.layers.items():

@@ -87,6 +87,19 @@ class TrainingFree:
         return Made(lambda _content, _style: lora)
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """A method whose strengths, free after the merge, are those that did best on the development cases."""
+
+    method: Method
+    content: float
+    style: float
+
+    def __call__(self, bench: Workbench, case: Case) -> Made:
+        made = self.method(bench, case)
+        return Made(lambda a, b: made.fold(a * self.content, b * self.style), made.parameters)
+
+
 def k_lora(pair: LoraPair, alpha: float = 1.5, beta: float = 0.5) -> Lora:
     """K-LoRA's choice at every progress of the denoising."""
     return lambda progress: top_k_choice(pair, progress=progress, alpha=alpha, beta=beta)
@@ -94,7 +107,7 @@ def k_lora(pair: LoraPair, alpha: float = 1.5, beta: float = 0.5) -> Lora:
 
 METHODS: Mapping[str, Method] = {
     "stack 1 + 1": Stack(),
-    "stack, tuned": Stack(0.9, 0.8),
+    "stack, tuned": Tuned(Stack(), 0.9, 0.8),
     "average": TrainingFree(average),
     "B-LoRA's blocks": TrainingFree(block_split),
     "NP-LoRA": TrainingFree(null_space),
@@ -103,8 +116,10 @@ METHODS: Mapping[str, Method] = {
     "DARE": TrainingFree(dare, "factors"),
     "ZipLoRA, output": ZipLora("output"),
     "ZipLoRA, input": ZipLora("input"),
+    "ZipLoRA, tuned": Tuned(ZipLora("output"), 0.8, 0.8),
     "ZipRank, raw factors": DuoLora(MergeConfig(basis="factors")),
     "DuoLoRA": DuoLora(),
+    "DuoLoRA, tuned": Tuned(DuoLora(), 0.9, 0.9),
     "+ initialisation": DuoLora(MergeConfig(initialisation="random")),
     "+ layer prior": DuoLora(MergeConfig(layer_prior_weight=1.0)),
     "+ Constyle": DuoLora(MergeConfig(cycle_weight=0.01)),

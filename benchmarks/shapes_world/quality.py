@@ -28,7 +28,7 @@ from .trials import Outcome, Trial, by_name, run_all
 from .workbench import open_workbench
 from .workers import side_by_side
 
-STRENGTHS = ((0.7, 1.0), (0.85, 1.0), (1.0, 0.85), (1.0, 0.7), (1.2, 1.0), (1.0, 1.2), (1.3, 1.3))
+STRENGTHS = ((0.7, 1.0), (0.85, 1.0), (1.0, 0.85), (1.0, 0.7), (0.85, 0.85), (1.2, 1.0), (1.0, 1.2), (1.2, 1.2))
 FRONTIER = ("stack 1 + 1", *ZIPLORA, OURS)
 """Methods whose strengths stay free after the merge."""
 
