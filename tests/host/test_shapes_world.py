@@ -7,6 +7,7 @@ benchmarks', which share nothing but the file. The last is the purpose of the pa
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from random_world import random_lora, random_world
 
 CONTENT, STYLE = "world_content.safetensors", "world_style.safetensors"
 PROMPTS = ("a sks1", "zwx2 style")
+EVERY_LOSS = MergeConfig(steps=3, layer_prior_weight=1.0, cycle_weight=0.01)  # as `add_merge` sets the node
 WHOLE_TIMESTEPS = 10
 """Steps at which the host's "normal" schedule takes whole timesteps (999 / 9 = 111), as the benchmarks' always does."""
 
@@ -152,9 +154,8 @@ def test_a_merge_by_the_nodes_is_the_engines(
         latents[side] = encode_picture(give_pictures(server, graph, side, pictures))
     masks = masks_of_the_nodes(server, graph, f"world/{case}")
 
-    config = MergeConfig(
-        steps=3, seed=7, **{key: value for key, value in options.items() if key != "gradient_checkpointing"}
-    )
+    settings = {key: value for key, value in options.items() if key != "gradient_checkpointing"}
+    config = replace(EVERY_LOSS, seed=7, **settings)
     assert difference(masks, trained_gates(model, loras, latents, PROMPTS, config)) < 1e-4
     elsewhere = trained_gates(model, loras, latents, ("a sks2", PROMPTS[1]), config)
     assert difference(masks, elsewhere) > 0.02
@@ -172,7 +173,7 @@ def test_a_merge_without_pictures_is_the_engines(
         with applied(model, folded(path, model)):
             made = [sampled_latents(model, text, seed + i, count=1, steps=WHOLE_TIMESTEPS, cfg=3.0) for i in range(2)]
         latents[side] = torch.cat(made)
-    gates = trained_gates(model, loras, latents, PROMPTS, MergeConfig(steps=3, seed=8))
+    gates = trained_gates(model, loras, latents, PROMPTS, replace(EVERY_LOSS, seed=8))
     assert difference(masks, gates) < 1e-4
 
 
