@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from duolora_core.lora_save import VERSION
 from install import ROOT, installed_files
 from test_import_direction import HOST_MODULES, imports
 
@@ -71,6 +72,8 @@ def test_name_and_version_are_the_registrys(pyproject: dict[str, Any]) -> None:
     assert "comfyui" not in project["name"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
     assert project["description"] and project["license"] and project["urls"]["Repository"]
+    assert project["version"] == VERSION
+    assert project["version"] in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     # .github/workflows/publish.yml reads the version with sed, by this beginning of a line.
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert re.findall(r"^version = (.*)$", text, re.MULTILINE) == [f'"{project["version"]}"']
