@@ -2,4 +2,7 @@
 
 from .nodes import comfy_entrypoint
 
-__all__ = ["comfy_entrypoint"]
+WEB_DIRECTORY = "./web"
+"""What ComfyUI serves of ours: `web/docs/<node id>.md` is the help page of a node."""
+
+__all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]

@@ -5,6 +5,7 @@ The test process never imports ComfyUI: a host runs under its own python, offlin
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HOW_TO_ENABLE = (
     "no ComfyUI found: check one out as ~/comfy/ComfyUI-<version> with a .venv of its own, "
@@ -44,6 +46,12 @@ class Host:
         if done.returncode:
             raise RuntimeError(f"{script.name} failed under ComfyUI {self.version}:\n{done.stdout}\n{done.stderr}")
         return done.stdout
+
+    def ask(self, script: Path, *arguments: str | Path) -> dict[str, Any]:
+        """The JSON object that a script prints as its last line under the host's python."""
+        printed = self.run_script(script, "--host", self.path, *arguments)
+        answer: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
+        return answer
 
 
 def find_hosts() -> list[Host]:

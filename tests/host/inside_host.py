@@ -1,6 +1,6 @@
 """Runs inside a host's python: prints what the host's own classes say, as JSON, for the tests to compare with ours.
 
-python inside_host.py --host PATH --pack PATH --what layouts|schemas
+python inside_host.py --host PATH --pack PATH --what layouts|schemas|catalogue
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", type=Path, required=True)
     parser.add_argument("--pack", type=Path, required=True)
-    parser.add_argument("--what", choices=["layouts", "schemas"], required=True)
+    parser.add_argument("--what", choices=["layouts", "schemas", "catalogue"], required=True)
     wanted = parser.parse_args()
     enter(wanted.host)
-    found = layouts() if wanted.what == "layouts" else schemas(wanted.pack)
+    of_the_pack = {"schemas": schemas, "catalogue": catalogue}
+    found = layouts() if wanted.what == "layouts" else of_the_pack[wanted.what](wanted.pack)
     sys.stdout.write("\n" + json.dumps(found) + "\n")
 
 
@@ -110,13 +111,18 @@ def load_pack(pack: Path) -> Any:
     return module
 
 
-def schemas(pack: Path) -> dict[str, Any]:
-    """{node id: {"inputs": ids, "parameters": execute's parameters, …}} of every node of the pack."""
+def nodes_of(pack: Path) -> list[Any]:
+    """The node classes that the pack hands to the host."""
     import asyncio
 
     extension = asyncio.run(load_pack(pack).comfy_entrypoint())
+    return asyncio.run(extension.get_node_list())
+
+
+def schemas(pack: Path) -> dict[str, Any]:
+    """{node id: {"inputs": ids, "parameters": execute's parameters, …}} of every node of the pack."""
     found: dict[str, Any] = {}
-    for node in asyncio.run(extension.get_node_list()):
+    for node in nodes_of(pack):
         schema = node.GET_SCHEMA()
         parameters = inspect.signature(node.execute).parameters
         inputs = schema.inputs or []
@@ -133,6 +139,48 @@ def schemas(pack: Path) -> dict[str, Any]:
             ],
         }
     return found
+
+
+def catalogue(pack: Path) -> dict[str, Any]:
+    """{"schema": what saved graphs refer to, "words": what translations translate}, both by node id."""
+    import folder_paths
+
+    # The files of this machine are no part of a schema: a list of files is empty but for our own entries.
+    folder_paths.get_filename_list = lambda folder_name: []
+    schema: dict[str, Any] = {}
+    words: dict[str, Any] = {}
+    for node in nodes_of(pack):
+        of = node.GET_SCHEMA()
+        outputs = [{"name": each.display_name or each.id, "type": each.get_io_type()} for each in of.outputs]
+        schema[of.node_id] = {
+            "category": of.category,
+            "inputs": [saved_input(each) for each in of.inputs],
+            "outputs": outputs,
+        }
+        words[of.node_id] = {
+            "display_name": of.display_name,
+            "description": of.description,
+            "inputs": {each.id: {"name": each.display_name or each.id, "tooltip": each.tooltip} for each in of.inputs},
+            "outputs": {
+                str(index): {"name": output["name"], "tooltip": each.tooltip}
+                for index, (each, output) in enumerate(zip(of.outputs, outputs, strict=True))
+            },
+        }
+    return {"schema": schema, "words": words}
+
+
+def saved_input(each: Any) -> dict[str, Any]:
+    """One input of a schema, as far as saved graphs depend on it."""
+    row = {"name": each.id, "type": each.get_io_type()}
+    if each.optional:
+        row["optional"] = True
+    if getattr(each, "default", None) is not None:
+        row["default"] = each.default
+    if getattr(each, "control_after_generate", None):
+        row["control_after_generate"] = True  # a second value in a saved graph
+    if getattr(each, "options", None):
+        row["options"] = list(each.options)
+    return row
 
 
 if __name__ == "__main__":

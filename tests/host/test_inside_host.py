@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,7 @@ CONFIGS = {"SDXL": SDXL, "SSD_1B": SSD_1B, "SEGMIND_VEGA": SEGMIND_VEGA}
 
 
 def ask(host: Host, what: str) -> dict[str, Any]:
-    script = HERE / "inside_host.py"
-    printed = host.run_script(script, "--host", host.path, "--pack", HERE.parents[1], "--what", what)
-    answer: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
-    return answer
+    return host.ask(HERE / "inside_host.py", "--pack", HERE.parents[1], "--what", what)
 
 
 def test_layer_tables_are_the_hosts(host: Host) -> None:
