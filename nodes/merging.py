@@ -98,16 +98,10 @@ def _recipe(
 
 
 def _notes(pair: LoraPair, history: History) -> list[str]:
-    """What was used, what was skipped and why, and how the masks ended, in plain words."""
+    """What was used, what was skipped and why, and how the masks ended."""
     lines = [f"{history.done} steps in {history.seconds:.0f} s", *history.memory]
     for role, concept in (("content", pair.content_concept), ("style", pair.style_concept)):
         active = sum(getattr(block, f"{role}_active") for block in history.blocks)
         total = sum(getattr(block, f"{role}_rank") for block in history.blocks)
         lines.append(f"{concept_note(role, concept)}, {active} of {total} rank components active")
-        if active < 0.1 * total:
-            lines.append(
-                f"The {role} masks have nearly closed: the {role} will be weak. Lower layer_prior_weight or the "
-                f"learning "
-                f"rate, or raise the {role} strength on Apply Merged LoRA."
-            )
     return lines + coverage_notes(pair)

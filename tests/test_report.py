@@ -8,7 +8,11 @@ import pytest
 from PIL import Image
 
 from duolora_core.gates import BlockGates
+from duolora_core.layer_kinds import KINDS, KindGates
+from duolora_core.overlap import BlockOverlap, Overlap
 from duolora_core.report import (
+    Finding,
+    MergeFigures,
     MergerRanks,
     gate_map,
     loss_curve,
@@ -16,7 +20,9 @@ from duolora_core.report import (
     rank_histogram,
     training_preview,
 )
-from duolora_core.report.canvas import CONTENT, INK, STYLE, Canvas, Colour, Lettering
+from duolora_core.report.canvas import CONTENT, INK, PRIOR, STYLE, Canvas, Colour, Lettering
+from duolora_core.report.cosine_chart import draw_cosines
+from duolora_core.report.kind_chart import draw_kind_map
 
 LOSSES: Mapping[str, Sequence[float]] = {
     "total": [math.exp(-step / 20) for step in range(100)],
@@ -37,6 +43,17 @@ STYLE_LAYERS: MergerRanks = {"content": [4, 5], "style": [64]}
 NO_LAYERS: MergerRanks = {"content": [], "style": []}
 ONE_LAYER: MergerRanks = {"content": [0], "style": []}
 NOTES = ["Four layers were skipped: " + "first_stage_model.encoder." * 12, "小狗 + Élan café × 2 → λ", ""]
+FULL = MergeFigures(
+    "Title × " * 40,
+    LOSSES,
+    BLOCKS * 4,
+    [KindGates(block.name, kind, 0.5, None if kind == "convolution" else 1.2) for block in BLOCKS for kind in KINDS],
+    [BlockOverlap(block.name, Overlap(1.0, 4.0, -1.0), Overlap(0.0, 1.0, 0.0)) for block in BLOCKS * 4],
+    CONTENT_LAYERS,
+    STYLE_LAYERS,
+    [Finding("fact", "It is so. " * 30), Finding("hint", "Try something else. " * 30)],
+    NOTES * 5,
+)
 SIZES = [(512, 512), (512, 256), (1400, 900), (200, 120)]
 
 
@@ -176,20 +193,47 @@ def test_pictures_have_their_size_and_keep_all_text_inside(size: tuple[int, int]
 
 @pytest.mark.parametrize("width", [900, 1400, 2000])
 def test_report_grows_with_its_contents_and_keeps_all_text_inside(width: int, letterings: list[Lettering]) -> None:
-    short = merge_report("Title", {}, [], NO_LAYERS, NO_LAYERS, [], width)
+    short = merge_report(MergeFigures("Title"), width)
     assert all(inside(text, *short.size) for text in letterings)
     letterings.clear()
-    long = merge_report("Title × " * 40, LOSSES, BLOCKS * 4, CONTENT_LAYERS, STYLE_LAYERS, NOTES * 5, width)
+    long = merge_report(FULL, width)
     assert all(inside(text, *long.size) for text in letterings)
     assert short.width == long.width == width
     assert short.height < long.height
 
 
-def test_report_writes_every_word_of_the_notes(letterings: list[Lettering]) -> None:
+def test_report_writes_every_word_of_its_findings_and_notes(letterings: list[Lettering]) -> None:
     note = "every word of this rather long note should be found again somewhere on the sheet " * 3
-    merge_report("Title", LOSSES, BLOCKS, CONTENT_LAYERS, STYLE_LAYERS, [note])
+    merge_report(replace(FULL, notes=[note]))
     written = " ".join(lettering.text for lettering in letterings)
-    assert " ".join(note.split()) in written
+    for text in (note, *(finding.text for finding in FULL.findings)):
+        assert " ".join(text.split()) in written
+
+
+# --- The charts that stand beside the gate map
+
+
+def test_kind_map_has_a_column_for_each_kind_that_is_there(letterings: list[Lettering]) -> None:
+    canvas = Canvas((600, 200))
+    kinds = [KindGates("a", "feed-forward", 0.5, None), KindGates("b", "self-attention", 1.25, 0.75)]
+    draw_kind_map(canvas, canvas.box, ["a", "b"], kinds, 14)
+    written = {lettering.text: lettering.box for lettering in letterings}
+    assert {"self", "feed fwd", ".50", "1.25", ".75"} <= written.keys() and "conv" not in written
+    assert written["1.25"].right < written[".75"].left < written[".50"].left
+    assert written[".50"].bottom < written["1.25"].top
+
+
+def test_cosine_bars_grow_to_their_own_side() -> None:
+    canvas = Canvas((600, 200))
+    overlaps = [
+        BlockOverlap(name, Overlap(1.0, 1.0, 0.0), Overlap(1.0, 1.0, cosine))
+        for name, cosine in (("a", 0.4), ("b", -0.2))
+    ]
+    draw_cosines(canvas, canvas.box, overlaps, 14)
+    image = canvas.image()
+    upper, lower = ([x for x, _ in pixels(image.crop(box), PRIOR)] for box in ((0, 27, 600, 57), (0, 58, 600, 88)))
+    assert min(upper) > max(lower) - 2
+    assert max(upper) - min(upper) == pytest.approx(2 * (max(lower) - min(lower)), rel=0.02)
 
 
 def test_text_is_moved_and_shortened_into_the_canvas() -> None:
