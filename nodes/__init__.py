@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .apply import ApplyMergedLora, MultiConceptCombine
 from .baseline import BaselineMerge
+from .compare import CompareGrid
 from .loaders import LoadContentLora, LoadStyleLora
 from .masks import LoadMasks
 from .merge import ZipRankMerge
@@ -24,6 +25,7 @@ NODES: list[type[io.ComfyNode]] = [
     LoadMasks,
     BaselineMerge,
     MergeReport,
+    CompareGrid,
 ]
 
 
