@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .apply import ApplyMergedLora, MultiConceptCombine
 from .baseline import BaselineMerge
 from .compare import CompareGrid
+from .dials import BlockProbe, ContentStyleSlider
 from .loaders import LoadContentLora, LoadStyleLora
 from .masks import LoadMasks
 from .merge import ZipRankMerge
@@ -26,6 +27,8 @@ NODES: list[type[io.ComfyNode]] = [
     BaselineMerge,
     MergeReport,
     CompareGrid,
+    ContentStyleSlider,
+    BlockProbe,
 ]
 
 

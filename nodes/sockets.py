@@ -64,7 +64,7 @@ class MergeOptions:
 
 @dataclass(frozen=True)
 class MergeResult:
-    """A finished merge with what is known of its making. `pair` and `gates` are None for a combination."""
+    """A finished merge and what is known of it. `pair` and `gates` are None for combinations and turned blocks."""
 
     merged: MergedLora
     trigger_phrase: str

@@ -101,4 +101,4 @@ def test_a_prompt_without_a_trigger_is_told(combined: str, missing: str | None) 
 
 def test_a_combination_says_what_to_connect_instead() -> None:
     (found,) = findings({}, [], [])
-    assert "each of them" in found.text
+    assert "that it came from" in found.text

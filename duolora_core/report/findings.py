@@ -56,7 +56,8 @@ def findings(
         blocks, overlaps: empty for a combination, which has no masks of its own
     """
     if not blocks or not overlaps:
-        return [Finding("fact", "This is a combination of merges. Connect each of them to a report of its own.")]
+        text = "This merge has no masks of its own: it combines others, or its blocks were turned. Connect the merges "
+        return [Finding("fact", text + "that it came from.")]
     whole = whole_overlap(overlaps)
     found = [
         _kept(whole, overlaps),
