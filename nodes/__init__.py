@@ -14,6 +14,7 @@ from .merge import ZipRankMerge
 from .options import MergeOptionsNode
 from .report import MergeReport
 from .save import SaveMergedLora
+from .score import ScoreMerge
 
 NODES: list[type[io.ComfyNode]] = [
     LoadContentLora,
@@ -29,6 +30,7 @@ NODES: list[type[io.ComfyNode]] = [
     CompareGrid,
     ContentStyleSlider,
     BlockProbe,
+    ScoreMerge,
 ]
 
 

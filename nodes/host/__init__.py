@@ -9,6 +9,7 @@
 - `pictures`: training latents, from pictures or sampled from base + LoRA
 - `files`: LoRA files found and saved under the configured folders
 - `models`: a folded LoRA applied to MODEL and CLIP
+- `vision`: pictures and prompts as embeddings, for scores
 - `progress`: progress bar, preview and Cancel
 - `outputs`: an output that has no value in this run
 """
