@@ -21,6 +21,7 @@ from ..duolora_core import (
 from ..duolora_core.lora_save import VERSION
 from ..duolora_core.memory import merge_workload
 from .host.denoiser import Limits, prediction_of, training_denoiser
+from .live import Sampler
 from .pairing import concept_note, coverage_notes, loaded_pair
 from .sockets import LoadedConcept, MergeResult
 from .studio import Studio, extent
@@ -43,6 +44,7 @@ def run_merge(
         pair = make_pair(placed.content_concept, placed.style_concept, placed.layout, config.basis)
         gates = starting_gates(pair, roles, config)
     content_pictures, style_pictures = studio.pictures(content, style, placed, combined_prompt, config.seed)
+    live = studio.live_sample(placed, combined_prompt, config.seed) if options.sample_every else None
     sizes, tokens = extent(content_pictures, style_pictures)
     work = merge_workload(pair, sizes, config, tokens)
     limits = Limits(config.micro_batch, options.checkpointing, options.compute)
@@ -51,7 +53,10 @@ def run_merge(
         attach(denoiser.modules, pair, gates) as gated,
     ):
         reports = train(denoiser, gated, content_pictures, style_pictures, roles, config, plans)
-        history = watched(reports, config.steps, plans)
+        if live is None:
+            history = watched(reports, config.steps, plans)
+        else:
+            history = watched(reports, config.steps, plans, Sampler(live, denoiser, gated, plans.notes))
     with torch.inference_mode(False):
         counts = len(content_pictures), len(style_pictures)
         recipe = _recipe(model, (content, style), counts, combined_prompt, studio.resolution, config)

@@ -134,6 +134,16 @@ def test_preview_bar_shows_the_progress() -> None:
     assert bar(100) == pytest.approx(2 * bar(50), rel=0.06)
 
 
+def test_preview_shows_the_sample_beside_the_losses() -> None:
+    green = (10, 200, 30)
+    preview = training_preview(LOSSES, BLOCKS, 37, 100, 12.0, Image.new("RGB", (16, 16), green))
+    shown, curve = pixels(preview, green), pixels(preview.crop((0, 60, 512, 250)), INK)
+    sides = [max(place[i] for place in shown) - min(place[i] for place in shown) + 1 for i in (0, 1)]
+    assert sides[0] == sides[1] > 150
+    assert max(x for x, _ in curve) < min(x for x, _ in shown)
+    assert not pixels(training_preview(LOSSES, BLOCKS, 37, 100, 12.0), green)
+
+
 @pytest.mark.parametrize(
     ("step", "seconds", "words"),
     [(37, 12.2, "step 37/100 · 12 s left"), (37, None, "step 37/100"), (100, 0.0, "step 100/100")],
@@ -175,7 +185,8 @@ def pictures(size: tuple[int, int]) -> Iterator[Image.Image]:
         ({"total": [0.5]}, many),
         ({"a very long name of a loss " * 4: [1e-9, 3e7]}, long_names),
     ):
-        yield training_preview(losses, blocks, 1, 100, 4000.0, size)
+        yield training_preview(losses, blocks, 1, 100, 4000.0, size=size)
+        yield training_preview(losses, blocks, 1, 100, 4000.0, Image.new("RGB", (16, 24)), size)
     yield loss_curve(LOSSES, size, 100)
     yield gate_map(BLOCKS, size)
     for content in (CONTENT_LAYERS, NO_LAYERS, ONE_LAYER):

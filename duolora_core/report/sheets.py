@@ -42,9 +42,10 @@ def training_preview(
     step: int,
     total_steps: int,
     seconds_left: float | None,
+    sample: Image.Image | None = None,
     size: Size = (512, 512),
 ) -> Image.Image:
-    """The picture on the node while it trains: progress, losses so far, gates as they are now."""
+    """The picture on the node while it trains: progress, losses so far, a sample if there is one, gates as they are."""
     canvas, box, px = _single_chart(size)
     head, body = box.cut_top(px * 2.6)
     left = "" if seconds_left is None or step >= total_steps else f" · {duration(seconds_left)} left"
@@ -54,7 +55,13 @@ def training_preview(
     canvas.rectangle(bar, GRID, radius=bar.height)
     canvas.rectangle(Box(bar.left, bar.top, bar.left + done * bar.width, bar.bottom), INK, radius=bar.height)
     upper, lower = body.cut_top(body.height * 0.46)
-    draw_loss_curve(canvas, upper.inset(0, 0, 0, px * 0.4), losses, total_steps, px)
+    upper = upper.inset(0, 0, 0, px * 0.4)
+    if sample is not None:
+        losses_width = upper.width - min(upper.height, upper.width / 2)
+        upper, beside = upper.cut_left(losses_width)
+        canvas.picture(beside, _smooth(sample, round(beside.width)))
+        upper = upper.inset(0, 0, px * 0.6, 0)
+    draw_loss_curve(canvas, upper, losses, total_steps, px)
     draw_gate_map(canvas, lower, blocks, px)
     return canvas.image()
 
@@ -66,6 +73,12 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _smooth(sample: Image.Image, side: int) -> Image.Image:
+    """A preview of few pixels enlarged softly: its hard pixels would hide what it shows."""
+    scale = max(1, -(-side // max(sample.size)))
+    return sample.resize((sample.width * scale, sample.height * scale), Image.Resampling.BICUBIC)
 
 
 def text_px(width: int, height: int) -> int:
