@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from .each_layer import each_layer
-from .gates import Gates
+from .gates import Gates, open_gates
 from .low_rank import LowRank
 from .pair import LoraPair
 
@@ -50,13 +51,13 @@ class BlockOverlap:
 def block_overlaps(gates: Gates, pair: LoraPair) -> list[BlockOverlap]:
     """One BlockOverlap for each covered block, in forward order; no ΔW is ever formed."""
 
+    ones = open_gates(pair)
+
     def measured(name: str, _: None) -> tuple[Overlap, Overlap]:
-        content, style = pair.content.get(name), pair.style.get(name)
-        gated = (
-            content and content.gated(gates.content(name).detach().cpu()),
-            style and style.gated(gates.style(name).detach().cpu()),
-        )
-        return _overlap(content, style), _overlap(*gated)
+        sides = pair.content.get(name), pair.style.get(name)
+        products = [_products(sides[i], sides[j]) for i, j in ((0, 0), (1, 1), (0, 1))]
+        before, after = (_overlap(products, each.content(name), each.style(name)) for each in (ones, gates))
+        return before, after
 
     by_layer = each_layer(measured, dict.fromkeys(pair.names))
     by_block: dict[str, list[tuple[Overlap, Overlap]]] = {}
@@ -74,17 +75,18 @@ def whole_overlap(blocks: Iterable[BlockOverlap]) -> BlockOverlap:
     return BlockOverlap("all blocks", _sum(b.before for b in blocks), _sum(b.after for b in blocks))
 
 
-def _overlap(content: LowRank | None, style: LowRank | None) -> Overlap:
-    return Overlap(_inner(content, content), _inner(style, style), _inner(content, style))
-
-
-def _inner(a: LowRank | None, b: LowRank | None) -> float:
-    """⟨ΔW_a, ΔW_b⟩ from two (rank, rank) products; in float64, since nearly orthogonal ones cancel."""
+def _products(a: LowRank | None, b: LowRank | None) -> Tensor:
+    """(rank a, rank b) inner products of the rank components; none where a LoRA lacks the layer."""
     if a is None or b is None:
-        return 0.0
-    ups = a.up.to(torch.float64).T @ b.up.to(torch.float64)  # (rank a, rank b)
-    downs = a.down.to(torch.float64) @ b.down.to(torch.float64).T  # (rank a, rank b)
-    return float((ups * downs).sum())
+        return torch.zeros(a.rank if a else 0, b.rank if b else 0)
+    return (a.up.T @ b.up) * (a.down @ b.down.T)
+
+
+def _overlap(products: Sequence[Tensor], content: Tensor, style: Tensor) -> Overlap:
+    """⟨U_a diag(m_a) D_a, U_b diag(m_b) D_b⟩ = m_aᵀ P m_b for every pair of sides; sums in float64."""
+    content, style = (gate.detach().to("cpu", torch.float64) for gate in (content, style))
+    sides = (content, content), (style, style), (content, style)
+    return Overlap(*(float(a @ p.to(torch.float64) @ b) for p, (a, b) in zip(products, sides, strict=True)))
 
 
 def _sum(overlaps: Iterable[Overlap]) -> Overlap:

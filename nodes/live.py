@@ -35,11 +35,10 @@ class LiveSample:
 
 
 class Sampler:
-    """Paints the live samples of one training, as long as memory lasts."""
+    """Paints the live samples of one training, if there are to be any and as long as memory lasts."""
 
-    def __init__(self, live: LiveSample, denoiser: Denoiser, gated: GatedLora, notes: list[str]):
+    def __init__(self, live: LiveSample | None, denoiser: Denoiser, gated: GatedLora, notes: list[str]):
         self._live, self._denoiser, self._gated, self._notes = live, denoiser, gated, notes
-        self._on = True
 
     def __call__(self, step: int) -> Image | None:
         """The picture after this training step, if one is due; the training is not changed by it in any way.
@@ -47,14 +46,14 @@ class Sampler:
         Raises the host's own interrupt exception when the artist pressed Cancel.
         """
         live = self._live
-        if not self._on or step % live.every:
+        if live is None or step % live.every:
             return None
         try:
             return live.preview(sample(self._denoiser, self._gated, "merge", live.guidance, live.noise, STEPS))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-        self._on = False  # a picture is not worth a training
+        self._live = None  # a picture is not worth a training
         release()
         self._notes.append(f"live samples ended at step {step}: memory ran out")
         return None

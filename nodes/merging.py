@@ -44,7 +44,7 @@ def run_merge(
         pair = make_pair(placed.content_concept, placed.style_concept, placed.layout, config.basis)
         gates = starting_gates(pair, roles, config)
     content_pictures, style_pictures = studio.pictures(content, style, placed, combined_prompt, config.seed)
-    live = studio.live_sample(placed, combined_prompt, config.seed) if options.sample_every else None
+    live = studio.live_sample(placed, combined_prompt, config.seed)
     sizes, tokens = extent(content_pictures, style_pictures)
     work = merge_workload(pair, sizes, config, tokens)
     limits = Limits(config.micro_batch, options.checkpointing, options.compute)
@@ -53,10 +53,9 @@ def run_merge(
         attach(denoiser.modules, pair, gates) as gated,
     ):
         reports = train(denoiser, gated, content_pictures, style_pictures, roles, config, plans)
-        if live is None:
-            history = watched(reports, config.steps, plans)
-        else:
-            history = watched(reports, config.steps, plans, Sampler(live, denoiser, gated, plans.notes))
+        sampler = Sampler(live, denoiser, gated, plans.notes)
+        hidden = () if config.layer_prior_weight else ("layer_prior",)
+        history = watched(reports, config.steps, plans, sampler, hidden)
     with torch.inference_mode(False):
         counts = len(content_pictures), len(style_pictures)
         recipe = _recipe(model, (content, style), counts, combined_prompt, studio.resolution, config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from comfy_api.latest import io, ui
 
@@ -48,38 +48,29 @@ class MergeReport(io.ComfyNode):
 
 def figures(result: MergeResult) -> MergeFigures:
     """The data of the report; a combination has no masks, so only its notes are known."""
-    title, losses, notes = " + ".join(result.sources), _terms(result), result.notes[:_MOST_NOTES]
+    title, notes = " + ".join(result.sources), result.notes[:_MOST_NOTES]
     if result.pair is None or result.gates is None:
-        return MergeFigures(title, losses, findings=findings(losses, (), ()), notes=notes)
+        return MergeFigures(title, findings=findings({}, (), ()), notes=notes)
     overlaps = block_overlaps(result.gates, result.pair)
     return MergeFigures(
         title=title,
-        losses=losses,
+        losses=result.losses,
         blocks=result.blocks,
         kinds=kind_statistics(result.gates, result.pair),
         overlaps=overlaps,
         content_dominant=_ranks_in(result, "content"),
         style_dominant=_ranks_in(result, "style"),
-        findings=_words(result, losses, overlaps),
+        findings=_words(result, overlaps),
         notes=notes,
     )
 
 
-def _words(
-    result: MergeResult, losses: Mapping[str, Sequence[float]], overlaps: Sequence[BlockOverlap]
-) -> list[Finding]:
+def _words(result: MergeResult, overlaps: Sequence[BlockOverlap]) -> list[Finding]:
     recipe = result.merged.recipe
     used = recipe.get("inputs", {})
     own = {role: str(used.get(role, {}).get("prompt", "")) for role in ("content", "style")}
     prompts = Prompts(own["content"], own["style"], str(recipe.get("combined_prompt", "")))
-    return findings(losses, result.blocks, overlaps, prompts)
-
-
-def _terms(result: MergeResult) -> dict[str, Sequence[float]]:
-    """The losses without those whose weight is 0: they are measured all the same, but nothing follows them."""
-    config = result.merged.recipe.get("config", {})
-    off = {"layer_prior"} if config.get("layer_prior_weight") == 0 else set[str]()
-    return {name: values for name, values in result.losses.items() if name not in off}
+    return findings(result.losses, result.blocks, overlaps, prompts)
 
 
 def _ranks_in(result: MergeResult, role: str) -> MergerRanks:

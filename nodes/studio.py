@@ -49,8 +49,10 @@ class Studio:
             self._of_one(style, concepts[1], placed.layout, combined, seed ^ 0x5EED),
         )
 
-    def live_sample(self, placed: LoraPair, combined_prompt: str, seed: int) -> LiveSample:
-        """What the live samples of a training on this studio's MODEL are made with. `placed` as for `pictures`."""
+    def live_sample(self, placed: LoraPair, combined_prompt: str, seed: int) -> LiveSample | None:
+        """What a training on this studio's MODEL samples with while it goes on, if it does. `placed` as above."""
+        if not self.options.sample_every:
+            return None
         clip, options = clip_for(self.clip, (placed.content_concept, placed.style_concept)), self.options
         noise = starting_noise(self.model, self.resolution, seed)
         positive, negative = (

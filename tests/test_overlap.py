@@ -50,12 +50,12 @@ def test_overlaps_are_those_of_the_dense_changes(built: World) -> None:
         for gated, overlap in ((False, each.before), (True, each.after)):
             dense = [changes(built, name, gated) for name in names]
             for side, squared in enumerate((overlap.content, overlap.style)):
-                assert squared == pytest.approx(sum(float(both[side].square().sum()) for both in dense), rel=1e-6)
+                assert squared == pytest.approx(sum(float(both[side].square().sum()) for both in dense), rel=1e-5)
             if overlap.cosine is not None:
-                assert overlap.cosine == pytest.approx(dense_cosine(dense), rel=1e-6, abs=1e-9)
+                assert overlap.cosine == pytest.approx(dense_cosine(dense), rel=1e-4, abs=1e-6)
     for gated, overlap in ((False, whole_overlap(overlaps).before), (True, whole_overlap(overlaps).after)):
         dense = [changes(built, name, gated) for name in built.pair.names]
-        assert overlap.cosine == pytest.approx(dense_cosine(dense), rel=1e-6, abs=1e-9)
+        assert overlap.cosine == pytest.approx(dense_cosine(dense), rel=1e-4, abs=1e-6)
 
 
 def test_a_lora_is_all_of_itself_and_keeps_what_open_gates_leave() -> None:
