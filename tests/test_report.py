@@ -20,9 +20,7 @@ from duolora_core.report import (
     rank_histogram,
     training_preview,
 )
-from duolora_core.report.canvas import CONTENT, INK, PRIOR, STYLE, Canvas, Colour, Lettering
-from duolora_core.report.cosine_chart import draw_cosines
-from duolora_core.report.kind_chart import draw_kind_map
+from duolora_core.report.canvas import CONTENT, INK, STYLE, Canvas, Colour, Lettering
 
 LOSSES: Mapping[str, Sequence[float]] = {
     "total": [math.exp(-step / 20) for step in range(100)],
@@ -219,32 +217,6 @@ def test_report_writes_every_word_of_its_findings_and_notes(letterings: list[Let
     written = " ".join(lettering.text for lettering in letterings)
     for text in (note, *(finding.text for finding in FULL.findings)):
         assert " ".join(text.split()) in written
-
-
-# --- The charts that stand beside the gate map
-
-
-def test_kind_map_has_a_column_for_each_kind_that_is_there(letterings: list[Lettering]) -> None:
-    canvas = Canvas((600, 200))
-    kinds = [KindGates("a", "feed-forward", 0.5, None), KindGates("b", "self-attention", 1.25, 0.75)]
-    draw_kind_map(canvas, canvas.box, ["a", "b"], kinds, 14)
-    written = {lettering.text: lettering.box for lettering in letterings}
-    assert {"self", "feed fwd", ".50", "1.25", ".75"} <= written.keys() and "conv" not in written
-    assert written["1.25"].right < written[".75"].left < written[".50"].left
-    assert written[".50"].bottom < written["1.25"].top
-
-
-def test_cosine_bars_grow_to_their_own_side() -> None:
-    canvas = Canvas((600, 200))
-    overlaps = [
-        BlockOverlap(name, Overlap(1.0, 1.0, 0.0), Overlap(1.0, 1.0, cosine))
-        for name, cosine in (("a", 0.4), ("b", -0.2))
-    ]
-    draw_cosines(canvas, canvas.box, overlaps, 14)
-    image = canvas.image()
-    upper, lower = ([x for x, _ in pixels(image.crop(box), PRIOR)] for box in ((0, 27, 600, 57), (0, 58, 600, 88)))
-    assert min(upper) > max(lower) - 2
-    assert max(upper) - min(upper) == pytest.approx(2 * (max(lower) - min(lower)), rel=0.02)
 
 
 def test_text_is_moved_and_shortened_into_the_canvas() -> None:

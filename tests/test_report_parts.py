@@ -97,6 +97,7 @@ def test_short_words() -> None:
     assert [duration(s) for s in (-1, 12.4, 200, 3900)] == ["0 s", "12 s", "3 min 20 s", "1 h 05 min"]
     assert block_label("down_blocks.2.attentions.0") == "down 2 · attn 0"
     assert block_label("mid_block") == "mid"
+    assert block_label("up_blocks.1.upsamplers.0") == "up 1 · resize 0"
     assert block_label("double_blocks.7") == "double_blocks 7"
     assert [bin_width(ranks) for ranks in (0, 16, 17, 64, 128)] == [1, 1, 2, 4, 8]
 

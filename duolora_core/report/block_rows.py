@@ -5,7 +5,15 @@ from dataclasses import dataclass
 
 from .canvas import Box
 
-_SHORT = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up", "attentions": "attn", "resnets": "res"}
+_SHORT = {
+    "down_blocks": "down",
+    "mid_block": "mid",
+    "up_blocks": "up",
+    "attentions": "attn",
+    "resnets": "res",
+    "downsamplers": "resize",
+    "upsamplers": "resize",
+}
 
 
 def block_label(name: str) -> str:
