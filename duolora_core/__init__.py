@@ -18,8 +18,10 @@ The files in reading order:
 
 - what a LoRA is: `low_rank`, `unet_layout`, `lora_keys`, `architecture`, `each_layer`, `lora_file`, `concept`, `pair`
 - what trains: `layer_priors`, `gates`, `gated_lora`, `denoiser`, `losses`, `config`, `evaluation`, `lessons`, `trainer`
+- what is seen meanwhile: `sampling`
 - what it needs: `activations`, `memory`, `plans`
-- what comes out: `merged`, `lora_save`, `masks_file`, and `report` (pictures; not imported here)
+- what comes out: `merged`, `dials`, `lora_save`, `masks_file`
+- what it says: `layer_kinds`, `overlap`, `scores`, and `report` (words and pictures; not imported here)
 - what others do: `baselines`, `core_space`, `zip_lora`
 """
 

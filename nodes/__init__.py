@@ -6,12 +6,15 @@ from comfy_api.latest import ComfyExtension, io
 
 from .apply import ApplyMergedLora, MultiConceptCombine
 from .baseline import BaselineMerge
+from .compare import CompareGrid
+from .dials import BlockProbe, ContentStyleSlider
 from .loaders import LoadContentLora, LoadStyleLora
 from .masks import LoadMasks
 from .merge import ZipRankMerge
 from .options import MergeOptionsNode
 from .report import MergeReport
 from .save import SaveMergedLora
+from .score import ScoreMerge
 
 NODES: list[type[io.ComfyNode]] = [
     LoadContentLora,
@@ -24,6 +27,10 @@ NODES: list[type[io.ComfyNode]] = [
     LoadMasks,
     BaselineMerge,
     MergeReport,
+    CompareGrid,
+    ContentStyleSlider,
+    BlockProbe,
+    ScoreMerge,
 ]
 
 

@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..duolora_core.lora_save import kohya_state_dict
-from ..duolora_core.merged import combine
+from ..duolora_core.merged import MergedLora, combine
 from .host.models import apply_lora
 from .schema import schema
 from .sockets import CATEGORY, MergedSocket, MergeResult
@@ -50,9 +50,16 @@ class ApplyMergedLora(io.ComfyNode):
     def execute(
         cls, model: Any, merged: MergeResult, content_strength: float, style_strength: float, clip: Any = None
     ) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            state = kohya_state_dict(merged.merged.fold(content_strength, style_strength))
-        return io.NodeOutput(*apply_lora(model, clip, state))
+        return io.NodeOutput(*patched(model, clip, merged.merged, content_strength, style_strength))
+
+
+def patched(
+    model: Any, clip: Any | None, merged: MergedLora, content_strength: float, style_strength: float
+) -> tuple[Any, Any | None]:
+    """MODEL and CLIP (None stays None) with a merge at these strengths; the inputs are not changed."""
+    with torch.inference_mode(False):
+        state = kohya_state_dict(merged.fold(content_strength, style_strength))
+    return apply_lora(model, clip, state)
 
 
 class MultiConceptCombine(io.ComfyNode):

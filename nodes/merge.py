@@ -11,6 +11,7 @@ from ..duolora_core.config import FAST, MergeConfig
 from ..duolora_core.layer_priors import PriorPreset
 from ..duolora_core.lora_save import kohya_state_dict
 from .merging import run_merge
+from .report import figures
 from .schema import schema
 from .sockets import (
     CATEGORY,
@@ -98,7 +99,9 @@ class ZipRankMerge(io.ComfyNode):
                 MergedSocket.Output("merged", tooltip="To Apply, Save, Combine and Report; strengths stay adjustable."),
                 LoraModelSocket.Output("lora", tooltip="The merge as an ordinary LoRA, for core nodes."),
                 LossMapSocket.Output("loss", tooltip="For core's Plot Loss Graph."),
-                io.String.Output("info", tooltip="What was used, what was skipped and why, and how the masks ended."),
+                io.String.Output(
+                    "info", tooltip="What was used, what was skipped and why, what the merge did and what to try next."
+                ),
             ],
         )
 
@@ -130,4 +133,5 @@ class ZipRankMerge(io.ComfyNode):
         studio = Studio(model, clip, vae, resolution, options)
         result = run_merge(studio, content, style, combined, config)
         lora = kohya_state_dict(result.merged.fold())
-        return io.NodeOutput(result, lora, loss_map(result.losses), "\n".join(result.notes))
+        info = [*result.notes, *(finding.text for finding in figures(result).findings)]
+        return io.NodeOutput(result, lora, loss_map(result.losses), "\n".join(info))

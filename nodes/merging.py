@@ -21,6 +21,7 @@ from ..duolora_core import (
 from ..duolora_core.lora_save import VERSION
 from ..duolora_core.memory import merge_workload
 from .host.denoiser import Limits, prediction_of, training_denoiser
+from .live import Sampler
 from .pairing import concept_note, coverage_notes, loaded_pair
 from .sockets import LoadedConcept, MergeResult
 from .studio import Studio, extent
@@ -43,6 +44,7 @@ def run_merge(
         pair = make_pair(placed.content_concept, placed.style_concept, placed.layout, config.basis)
         gates = starting_gates(pair, roles, config)
     content_pictures, style_pictures = studio.pictures(content, style, placed, combined_prompt, config.seed)
+    live = studio.live_sample(placed, combined_prompt, config.seed)
     sizes, tokens = extent(content_pictures, style_pictures)
     work = merge_workload(pair, sizes, config, tokens)
     limits = Limits(config.micro_batch, options.checkpointing, options.compute)
@@ -51,7 +53,9 @@ def run_merge(
         attach(denoiser.modules, pair, gates) as gated,
     ):
         reports = train(denoiser, gated, content_pictures, style_pictures, roles, config, plans)
-        history = watched(reports, config.steps, plans)
+        sampler = Sampler(live, denoiser, gated, plans.notes)
+        hidden = () if config.layer_prior_weight else ("layer_prior",)
+        history = watched(reports, config.steps, plans, sampler, hidden)
     with torch.inference_mode(False):
         counts = len(content_pictures), len(style_pictures)
         recipe = _recipe(model, (content, style), counts, combined_prompt, studio.resolution, config)
@@ -98,16 +102,10 @@ def _recipe(
 
 
 def _notes(pair: LoraPair, history: History) -> list[str]:
-    """What was used, what was skipped and why, and how the masks ended, in plain words."""
+    """What was used, what was skipped and why, and how the masks ended."""
     lines = [f"{history.done} steps in {history.seconds:.0f} s", *history.memory]
     for role, concept in (("content", pair.content_concept), ("style", pair.style_concept)):
         active = sum(getattr(block, f"{role}_active") for block in history.blocks)
         total = sum(getattr(block, f"{role}_rank") for block in history.blocks)
         lines.append(f"{concept_note(role, concept)}, {active} of {total} rank components active")
-        if active < 0.1 * total:
-            lines.append(
-                f"The {role} masks have nearly closed: the {role} will be weak. Lower layer_prior_weight or the "
-                f"learning "
-                f"rate, or raise the {role} strength on Apply Merged LoRA."
-            )
     return lines + coverage_notes(pair)

@@ -170,7 +170,7 @@ class MergeOptionsNode(io.ComfyNode):
                 io.String.Input(
                     "negative_prompt", default="", multiline=True, tooltip="Negative prompt of those pictures."
                 ),
-                # Optional, so that graphs saved before there were these three still run.
+                # Optional, so that graphs saved before there were these still run.
                 io.Int.Input(
                     "pool",
                     optional=True,
@@ -198,6 +198,16 @@ class MergeOptionsNode(io.ComfyNode):
                     "for it. as set here: start with both as they are set, for instance to leave memory to other "
                     "programs.",
                 ),
+                io.Int.Input(
+                    "sample_every",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    optional=True,
+                    tooltip="0 is off. Above 0: every that many steps of ZipRank Merge, its preview shows a quick "
+                    "sample of the combined prompt, always from the same noise. Each one costs about as much time as "
+                    "three steps; the result of the training stays the same.",
+                ),
             ],
             outputs=[OptionsSocket.Output("options", tooltip="To ZipRank Merge, or to Baseline Merge for ZipLoRA.")],
         )
@@ -215,6 +225,7 @@ class MergeOptionsNode(io.ComfyNode):
         negative_prompt: str,
         micro_batch: int,
         memory_plan: str = PLANNED,
+        sample_every: int = 0,
         **settings: Any,
     ) -> io.NodeOutput:
         is_preset = preset not in (CUSTOM, SPEED)
@@ -233,5 +244,6 @@ class MergeOptionsNode(io.ComfyNode):
                 self_made_steps=own_pictures_steps,
                 self_made_cfg=own_pictures_cfg,
                 negative_prompt=negative_prompt,
+                sample_every=sample_every,
             )
         )

@@ -48,6 +48,7 @@ class MergeOptions:
         is_preset: the config is one of the published presets and is used whole
         most_steps: what the merge node's steps are cut to; None: as many as it says
         compute, checkpointing: see `Limits`
+        sample_every: training steps from one live sample to the next; 0: none
     """
 
     config: MergeConfig = field(default_factory=MergeConfig)
@@ -60,11 +61,12 @@ class MergeOptions:
     self_made_steps: int = 20
     self_made_cfg: float = 6.0
     negative_prompt: str = ""
+    sample_every: int = 0
 
 
 @dataclass(frozen=True)
 class MergeResult:
-    """A finished merge with what is known of its making. `pair` and `gates` are None for a combination."""
+    """A finished merge and what is known of it. `pair` and `gates` are None for combinations and turned blocks."""
 
     merged: MergedLora
     trigger_phrase: str

@@ -11,8 +11,11 @@ import torch
 from ..duolora_core import Concept, LoraPair, Picture, UNetLayout, kohya_state_dict
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.merged import unet_part
-from .host.pictures import SelfMade, encode_pictures, sample_latents
+from ..duolora_core.sampling import Guidance
+from .host.pictures import SelfMade, encode_pictures, sample_latents, starting_noise
+from .host.preview import LatentPreview
 from .host.prompts import clip_with, condition, encode, text_tokens
+from .live import LiveSample
 from .sockets import LoadedConcept, MergeOptions
 
 
@@ -45,6 +48,18 @@ class Studio:
             # Another seed, else both LoRAs would start from the same noise and paint the same composition.
             self._of_one(style, concepts[1], placed.layout, combined, seed ^ 0x5EED),
         )
+
+    def live_sample(self, placed: LoraPair, combined_prompt: str, seed: int) -> LiveSample | None:
+        """What a training on this studio's MODEL samples with while it goes on, if it does. `placed` as above."""
+        if not self.options.sample_every:
+            return None
+        clip, options = clip_for(self.clip, (placed.content_concept, placed.style_concept)), self.options
+        noise = starting_noise(self.model, self.resolution, seed)
+        positive, negative = (
+            condition(self.model, encode(clip, prompt), noise) for prompt in (combined_prompt, options.negative_prompt)
+        )
+        guidance = Guidance(positive, negative, options.self_made_cfg)
+        return LiveSample(options.sample_every, guidance, noise, LatentPreview(self.model))
 
     def _of_one(
         self, loaded: LoadedConcept, concept: Concept, layout: UNetLayout, combined: list[Any], seed: int

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ENGINE = ROOT / "duolora_core"
 NODES = ROOT / "nodes"
-HOST_MODULES = {"comfy", "comfy_execution", "folder_paths"}
+HOST_MODULES = {"comfy", "comfy_execution", "folder_paths", "latent_preview"}
 NOT_IN_ENGINE = {"comfy_api", "comfy_extras", "nodes", "server", "matplotlib", *HOST_MODULES}
 
 

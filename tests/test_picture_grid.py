@@ -38,6 +38,35 @@ def test_wide_pictures_keep_their_proportions() -> None:
     assert (right - left, bottom - top) == (60, 30)
 
 
+def test_cells_have_the_shape_of_the_pictures() -> None:
+    wide, square = (
+        picture_grid(tiles((16, 8)), ["", ""], ["", ""], cell=60),
+        picture_grid(tiles(), ["", ""], ["", ""], cell=60),
+    )
+    assert wide.width == square.width
+    assert square.height - wide.height == 2 * 30
+
+
+def test_a_picture_of_the_cells_size_is_shown_pixel_by_pixel() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
+    sheet = np.asarray(picture_grid([[Image.fromarray(noise)]], [""], ["noise"], cell=64))
+    found = [
+        (y, x)
+        for y in range(sheet.shape[0] - 39)
+        for x in range(sheet.shape[1] - 63)
+        if np.array_equal(sheet[y : y + 40, x : x + 64], noise)
+    ]
+    assert len(found) == 1
+
+
+def test_letters_grow_with_the_cells() -> None:
+    heights: list[int] = []
+    for cell in (96, 660):
+        sheet = picture_grid([[Image.new("RGB", (8, 8), COLOURS[0][0])]], [""], ["name"], cell=cell)
+        heights.append(extent(sheet, COLOURS[0][0])[1])
+    assert heights[1] > 2 * heights[0]
+
+
 def test_captions_and_a_note_make_room_for_themselves() -> None:
     plain = picture_grid(tiles(), ["a", "b"], ["c", "d"])
     told = picture_grid(tiles(), ["a", "b"], ["c", "d"], [["1", "2"], ["3", "4"]], note="same noise")

@@ -8,7 +8,11 @@ import pytest
 from PIL import Image
 
 from duolora_core.gates import BlockGates
+from duolora_core.layer_kinds import KINDS, KindGates
+from duolora_core.overlap import BlockOverlap, Overlap
 from duolora_core.report import (
+    Finding,
+    MergeFigures,
     MergerRanks,
     gate_map,
     loss_curve,
@@ -37,6 +41,17 @@ STYLE_LAYERS: MergerRanks = {"content": [4, 5], "style": [64]}
 NO_LAYERS: MergerRanks = {"content": [], "style": []}
 ONE_LAYER: MergerRanks = {"content": [0], "style": []}
 NOTES = ["Four layers were skipped: " + "first_stage_model.encoder." * 12, "小狗 + Élan café × 2 → λ", ""]
+FULL = MergeFigures(
+    "Title × " * 40,
+    LOSSES,
+    BLOCKS * 4,
+    [KindGates(block.name, kind, 0.5, None if kind == "convolution" else 1.2) for block in BLOCKS for kind in KINDS],
+    [BlockOverlap(block.name, Overlap(1.0, 4.0, -1.0), Overlap(0.0, 1.0, 0.0)) for block in BLOCKS * 4],
+    CONTENT_LAYERS,
+    STYLE_LAYERS,
+    [Finding("fact", "It is so. " * 30), Finding("hint", "Try something else. " * 30)],
+    NOTES * 5,
+)
 SIZES = [(512, 512), (512, 256), (1400, 900), (200, 120)]
 
 
@@ -117,6 +132,16 @@ def test_preview_bar_shows_the_progress() -> None:
     assert bar(100) == pytest.approx(2 * bar(50), rel=0.06)
 
 
+def test_preview_shows_the_sample_beside_the_losses() -> None:
+    green = (10, 200, 30)
+    preview = training_preview(LOSSES, BLOCKS, 37, 100, 12.0, Image.new("RGB", (16, 16), green))
+    shown, curve = pixels(preview, green), pixels(preview.crop((0, 60, 512, 250)), INK)
+    sides = [max(place[i] for place in shown) - min(place[i] for place in shown) + 1 for i in (0, 1)]
+    assert sides[0] == sides[1] > 150
+    assert max(x for x, _ in curve) < min(x for x, _ in shown)
+    assert not pixels(training_preview(LOSSES, BLOCKS, 37, 100, 12.0), green)
+
+
 @pytest.mark.parametrize(
     ("step", "seconds", "words"),
     [(37, 12.2, "step 37/100 · 12 s left"), (37, None, "step 37/100"), (100, 0.0, "step 100/100")],
@@ -158,7 +183,8 @@ def pictures(size: tuple[int, int]) -> Iterator[Image.Image]:
         ({"total": [0.5]}, many),
         ({"a very long name of a loss " * 4: [1e-9, 3e7]}, long_names),
     ):
-        yield training_preview(losses, blocks, 1, 100, 4000.0, size)
+        yield training_preview(losses, blocks, 1, 100, 4000.0, size=size)
+        yield training_preview(losses, blocks, 1, 100, 4000.0, Image.new("RGB", (16, 24)), size)
     yield loss_curve(LOSSES, size, 100)
     yield gate_map(BLOCKS, size)
     for content in (CONTENT_LAYERS, NO_LAYERS, ONE_LAYER):
@@ -176,20 +202,21 @@ def test_pictures_have_their_size_and_keep_all_text_inside(size: tuple[int, int]
 
 @pytest.mark.parametrize("width", [900, 1400, 2000])
 def test_report_grows_with_its_contents_and_keeps_all_text_inside(width: int, letterings: list[Lettering]) -> None:
-    short = merge_report("Title", {}, [], NO_LAYERS, NO_LAYERS, [], width)
+    short = merge_report(MergeFigures("Title"), width)
     assert all(inside(text, *short.size) for text in letterings)
     letterings.clear()
-    long = merge_report("Title × " * 40, LOSSES, BLOCKS * 4, CONTENT_LAYERS, STYLE_LAYERS, NOTES * 5, width)
+    long = merge_report(FULL, width)
     assert all(inside(text, *long.size) for text in letterings)
     assert short.width == long.width == width
     assert short.height < long.height
 
 
-def test_report_writes_every_word_of_the_notes(letterings: list[Lettering]) -> None:
+def test_report_writes_every_word_of_its_findings_and_notes(letterings: list[Lettering]) -> None:
     note = "every word of this rather long note should be found again somewhere on the sheet " * 3
-    merge_report("Title", LOSSES, BLOCKS, CONTENT_LAYERS, STYLE_LAYERS, [note])
+    merge_report(replace(FULL, notes=[note]))
     written = " ".join(lettering.text for lettering in letterings)
-    assert " ".join(note.split()) in written
+    for text in (note, *(finding.text for finding in FULL.findings)):
+        assert " ".join(text.split()) in written
 
 
 def test_text_is_moved_and_shortened_into_the_canvas() -> None:

@@ -6,8 +6,9 @@ import pytest
 from PIL import ImageFont
 
 from duolora_core.report import fonts, loss_curve
+from duolora_core.report.block_rows import block_label, block_rows
+from duolora_core.report.canvas import Box
 from duolora_core.report.fonts import shorten, text_width, typeset, wrap
-from duolora_core.report.gate_chart import block_label
 from duolora_core.report.loss_chart import series_colour
 from duolora_core.report.rank_chart import bin_width
 from duolora_core.report.scales import Axis, smooth, tick_label, value_axis
@@ -96,8 +97,16 @@ def test_short_words() -> None:
     assert [duration(s) for s in (-1, 12.4, 200, 3900)] == ["0 s", "12 s", "3 min 20 s", "1 h 05 min"]
     assert block_label("down_blocks.2.attentions.0") == "down 2 · attn 0"
     assert block_label("mid_block") == "mid"
+    assert block_label("up_blocks.1.upsamplers.0") == "up 1 · resize 0"
     assert block_label("double_blocks.7") == "double_blocks 7"
     assert [bin_width(ranks) for ranks in (0, 16, 17, 64, 128)] == [1, 1, 2, 4, 8]
+
+
+def test_rows_stand_in_line_in_boxes_of_one_height() -> None:
+    left, right = block_rows(Box(0, 5, 100, 300), 7, 14), block_rows(Box(120, 5, 500, 300), 7, 14)
+    assert [(row.top, row.bottom) for row in left.rows] == [(row.top, row.bottom) for row in right.rows]
+    assert left.rows[0].top == left.body.top >= left.head.bottom and left.rows[-1].bottom <= 300
+    assert left.label_every == 1 < block_rows(Box(0, 0, 100, 200), 70, 14).label_every
 
 
 def test_series_colours_tell_the_usual_losses_apart() -> None:

@@ -3,18 +3,26 @@
 `duolora_core` itself never imports this package, so that training works without it: a caller who wants pictures asks
 for them.
 
-    sheet = merge_report("cat in watercolour", losses, blocks, content_dominant, style_dominant, notes)
+    words = findings(losses, blocks, overlaps, prompts)
+    sheet = merge_report(MergeFigures("cat in watercolour", losses, blocks, kinds, overlaps, findings=words))
     sheet.save("report.png")
 
-Reading order: `fonts` and `canvas` (how to draw), `scales` (where), one file per chart, `sheets` (whole pictures).
+Reading order: `fonts` and `canvas` (how to draw), `scales` and `block_rows` (where), one file per chart, `findings`
+(words), `sheets` and `merge_sheet` (whole pictures).
 """
 
+from .findings import Finding, Prompts, findings
+from .merge_sheet import MergeFigures, merge_report
 from .picture_grid import picture_grid
 from .rank_chart import MergerRanks
-from .sheets import gate_map, loss_curve, merge_report, rank_histogram, training_preview
+from .sheets import gate_map, loss_curve, rank_histogram, training_preview
 
 __all__ = [
+    "Finding",
+    "MergeFigures",
     "MergerRanks",
+    "Prompts",
+    "findings",
     "gate_map",
     "loss_curve",
     "merge_report",

@@ -81,16 +81,16 @@ class Canvas:
         self.letterings: list[Lettering] = []
         width, height = size
         self._large = Image.new("RGB", (width * SUPERSAMPLE, height * SUPERSAMPLE), background)
-        self._draw = ImageDraw.Draw(self._large, "RGBA")  # RGBA: translucent fills blend with what lies below
+        self._draw = ImageDraw.Draw(self._large)
 
-    def rectangle(self, box: Box, colour: Colour, radius: float = 0, opacity: float = 1) -> None:
+    def rectangle(self, box: Box, colour: Colour, radius: float = 0) -> None:
         """A filled rectangle with rounded corners; nothing if it is thinner than a third of a pixel."""
         s = SUPERSAMPLE
         x0, y0, x1, y1 = round(box.left * s), round(box.top * s), round(box.right * s) - 1, round(box.bottom * s) - 1
         if x1 < x0 or y1 < y0:
             return
         radius = max(0, min(radius * s, (x1 - x0) / 2 - 1, (y1 - y0) / 2 - 1))  # Pillow 9 fails on full half circles
-        self._draw.rounded_rectangle((x0, y0, x1, y1), radius, fill=(*colour, round(255 * opacity)))
+        self._draw.rounded_rectangle((x0, y0, x1, y1), radius, fill=colour)
 
     def card(self, box: Box) -> None:
         """A white sheet with a fine border, to put a chart on."""

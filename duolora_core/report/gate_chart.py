@@ -3,19 +3,10 @@
 from collections.abc import Sequence
 
 from ..gates import BlockGates
+from .block_rows import block_label, block_rows, small_text
 from .canvas import CARD, CONTENT, GRID, INK, MUTED, STYLE, Box, Canvas, Colour, mix
 from .fonts import shorten, text_width
 from .scales import Axis, tick_label
-
-_SHORT = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up", "attentions": "attn", "resnets": "res"}
-
-
-def block_label(name: str) -> str:
-    """A block's name in short: "down_blocks.2.attentions.0" becomes "down 2 · attn 0"."""
-    label = ""
-    for part in name.split("."):
-        label += f" {part}" if part.isdigit() else f" · {_SHORT.get(part, part)}"
-    return label.removeprefix(" · ")
 
 
 def draw_gate_map(canvas: Canvas, box: Box, blocks: Sequence[BlockGates], px: int) -> None:
@@ -23,19 +14,15 @@ def draw_gate_map(canvas: Canvas, box: Box, blocks: Sequence[BlockGates], px: in
     if not blocks:
         canvas.text(*box.centre, "no blocks", px, MUTED, "centre", box.width)
         return
-    small = max(8, round(px * 0.8))
-    head, body = box.cut_top(px * 1.9)
-    body = body.inset(0, 0, 0, small * 1.7)
-    row_height = min(body.height / len(blocks), px * 2.2)
-    body, _ = body.cut_top(row_height * len(blocks))
-    label_px = round(min(px, max(8, row_height * 0.75)))
-    label_every = -(-label_px // max(1, int(row_height)))  # rows too low for text: label every second, third, …
+    small = small_text(px)
+    places = block_rows(box, len(blocks), px)
+    head, body = places.head, places.body
 
     labels = [block_label(block.name) for block in blocks]
     stripe = px * 0.45
-    label_width = min(max(text_width(label, label_px) for label in labels), box.width * 0.34)
+    label_width = min(max(text_width(label, places.text) for label in labels), box.width * 0.34)
     ranks = [(f"{b.content_active}/{b.content_rank}", f"{b.style_active}/{b.style_rank}") for b in blocks]
-    rank_width = max(text_width(rank, label_px) for pair in ranks for rank in pair) + px * 0.8
+    rank_width = max(text_width(rank, places.text) for pair in ranks for rank in pair) + px * 0.8
     bars = body.inset(stripe + px * 0.5 + label_width + px * 0.4 + rank_width, 0, rank_width, 0)
     scale = Axis(0, max(1.0, *(max(b.content_mean, b.style_mean) for b in blocks)) * 1.02)
     middle = bars.centre[0]
@@ -46,20 +33,19 @@ def draw_gate_map(canvas: Canvas, box: Box, blocks: Sequence[BlockGates], px: in
     canvas.text(bars.right + px * 0.4, head.top + px * 0.7, "active", small, MUTED, max_width=rank_width)
     canvas.text(box.left, body.bottom + small * 0.9, "mark: favoured side", small, MUTED, "left", bars.left - box.left)
 
-    for i, (block, label, (content_ranks, style_ranks)) in enumerate(zip(blocks, labels, ranks, strict=True)):
-        row = Box(box.left, body.top + i * row_height, box.right, body.top + (i + 1) * row_height)
-        gap = row_height * 0.16
+    for i, (block, label, row) in enumerate(zip(blocks, labels, places.rows, strict=True)):
+        gap = row.height * 0.16
         y = row.centre[1]
         canvas.rectangle(Box(row.left, row.top + gap, row.left + stripe, row.bottom - gap), _role_colour(block), 2)
         content = scale.fraction(block.content_mean) * bars.width / 2
         style = scale.fraction(block.style_mean) * bars.width / 2
         canvas.rectangle(Box(middle - content, row.top + gap, middle, row.bottom - gap), CONTENT)
         canvas.rectangle(Box(middle, row.top + gap, middle + style, row.bottom - gap), STYLE)
-        if i % label_every == 0:
+        if i % places.label_every == 0:
             left = row.left + stripe + px * 0.5
-            canvas.text(left, y, shorten(label, label_px, label_width, keep_end=True), label_px)
-            canvas.text(bars.left - px * 0.4, y, content_ranks, label_px, MUTED, "right")
-            canvas.text(bars.right + px * 0.4, y, style_ranks, label_px, MUTED)
+            canvas.text(left, y, shorten(label, places.text, label_width, keep_end=True), places.text)
+            canvas.text(bars.left - px * 0.4, y, ranks[i][0], places.text, MUTED, "right")
+            canvas.text(bars.right + px * 0.4, y, ranks[i][1], places.text, MUTED)
     canvas.vertical(middle, bars.top, bars.bottom, CARD)
 
 

@@ -7,8 +7,7 @@ from PIL import Image
 from .canvas import MUTED, Box, Canvas
 from .fonts import text_width
 
-MARGIN, GAP, TEXT = 14, 6, 13
-LINE = TEXT + 7
+SMALLEST_TEXT = 13
 
 
 def picture_grid(
@@ -19,7 +18,9 @@ def picture_grid(
     cell: int = 96,
     note: str = "",
 ) -> Image.Image:
-    """A labelled grid. Every picture is fitted into a square of `cell` pixels; small ones keep their hard pixels.
+    """A labelled grid. All cells are as large as the largest picture when its longer side has `cell` pixels.
+
+    Pictures of that very size are shown pixel by pixel; small ones are enlarged and keep their hard pixels.
 
     Args:
         rows: pictures, row by row, all rows equally long
@@ -33,25 +34,37 @@ def picture_grid(
     tables = [rows, captions] if captions is not None else [rows]
     if len(row_names) != len(rows) or any(len(row) != columns for table in tables for row in table):
         raise ValueError(f"{len(row_names)} x {columns} names do not fit the pictures or their captions")
-    named = MARGIN + (round(max(text_width(name, TEXT) for name in row_names)) + 10 if any(row_names) else 0)
-    headed = MARGIN + (LINE if any(column_names) else 0)
-    step = cell + GAP + (LINE if captions is not None else 0)
-    width = named + columns * (cell + GAP) - GAP + MARGIN
-    height = headed + len(rows) * step - GAP + MARGIN + (LINE if note else 0)
+    text = max(SMALLEST_TEXT, round(cell / 22))
+    margin, gap, line = text + 1, max(6, text // 2), round(text * 1.55)
+    cell_width, cell_height = _cell([picture for row in rows for picture in row], cell)
+    named = margin + (round(max(text_width(name, text) for name in row_names)) + 10 if any(row_names) else 0)
+    headed = margin + (line if any(column_names) else 0)
+    step = cell_height + gap + (line if captions is not None else 0)
+    width = named + columns * (cell_width + gap) - gap + margin
+    height = headed + len(rows) * step - gap + margin + (line if note else 0)
     canvas = Canvas((width, height))
+    room = cell_width + gap - 4
     for j, name in enumerate(column_names):
-        left = named + j * (cell + GAP)
-        canvas.text(left + cell / 2, headed - LINE / 2, name, TEXT, align="centre", max_width=cell + GAP - 4)
+        left = named + j * (cell_width + gap)
+        canvas.text(left + cell_width / 2, headed - line / 2, name, text, align="centre", max_width=room)
     for i, (name, pictures) in enumerate(zip(row_names, rows, strict=True)):
         top = headed + i * step
-        canvas.text(MARGIN, top + cell / 2, name, TEXT)
+        canvas.text(margin, top + cell_height / 2, name, text)
         for j, picture in enumerate(pictures):
-            left = named + j * (cell + GAP)
-            canvas.picture(Box(left, top, left + cell, top + cell), picture)
+            left = named + j * (cell_width + gap)
+            canvas.picture(Box(left, top, left + cell_width, top + cell_height), picture)
             if captions is not None:
-                canvas.text(
-                    left + cell / 2, top + cell + LINE / 2, captions[i][j], TEXT - 1, MUTED, "centre", cell + GAP - 4
-                )
+                below = top + cell_height + line / 2
+                canvas.text(left + cell_width / 2, below, captions[i][j], text - 1, MUTED, "centre", room)
     if note:
-        canvas.text(MARGIN, height - MARGIN / 2 - LINE / 2, note, TEXT - 1, MUTED, max_width=width - 2 * MARGIN)
+        canvas.text(margin, height - margin / 2 - line / 2, note, text - 1, MUTED, max_width=width - 2 * margin)
     return canvas.image()
+
+
+def _cell(pictures: Sequence[Image.Image], longer_side: int) -> tuple[int, int]:
+    """The (width, height) that holds every picture when its longer side has this many pixels."""
+    scales = [longer_side / max(picture.size) for picture in pictures]
+    widths, heights = (
+        [round(picture.size[i] * scale) for picture, scale in zip(pictures, scales, strict=True)] for i in (0, 1)
+    )
+    return max(widths, default=longer_side), max(heights, default=longer_side)

@@ -46,13 +46,12 @@ def draw_rank_histogram(
             continue
         plot = _draw_axes(canvas, plot, layers, width, bins, px)
         step = plot.width / bins
-        for numbers, colour in zip(panel, (CONTENT, STYLE), strict=True):
+        for side, (numbers, colour) in enumerate(zip(panel, (CONTENT, STYLE), strict=True)):
             for i, number in enumerate(numbers):
-                top = round(plot.bottom - layers.fraction(number) * plot.height)  # whole pixels keep the edge sharp
-                bar = Box(plot.left + i * step + 1, top, plot.left + (i + 1) * step - 1, plot.bottom)
-                canvas.rectangle(bar, colour, opacity=0.55)
                 if number:
-                    canvas.rectangle(Box(bar.left, bar.top, bar.right, bar.top + 2), colour)
+                    top = round(plot.bottom - layers.fraction(number) * plot.height)  # whole pixels keep the edge sharp
+                    left = plot.left + (i + side / 2) * step
+                    canvas.rectangle(Box(left + 1 - side, top, left + step / 2 - side, plot.bottom), colour)
 
 
 def _count(ranks: Sequence[int], width: int, bins: int) -> list[int]:

@@ -1,12 +1,11 @@
-"""Whole pictures: single charts, the live preview on the node, and the report sheet."""
+"""Whole pictures: single charts, and the live preview on the node."""
 
 from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
 from ..gates import BlockGates
-from .canvas import CONTENT, GRID, INK, MUTED, STYLE, Box, Canvas
-from .fonts import wrap
+from .canvas import GRID, INK, Box, Canvas
 from .gate_chart import draw_gate_map
 from .loss_chart import draw_loss_curve
 from .rank_chart import MergerRanks, draw_rank_histogram
@@ -43,9 +42,10 @@ def training_preview(
     step: int,
     total_steps: int,
     seconds_left: float | None,
+    sample: Image.Image | None = None,
     size: Size = (512, 512),
 ) -> Image.Image:
-    """The picture on the node while it trains: progress, losses so far, gates as they are now."""
+    """The picture on the node while it trains: progress, losses so far, a sample if there is one, gates as they are."""
     canvas, box, px = _single_chart(size)
     head, body = box.cut_top(px * 2.6)
     left = "" if seconds_left is None or step >= total_steps else f" · {duration(seconds_left)} left"
@@ -55,52 +55,14 @@ def training_preview(
     canvas.rectangle(bar, GRID, radius=bar.height)
     canvas.rectangle(Box(bar.left, bar.top, bar.left + done * bar.width, bar.bottom), INK, radius=bar.height)
     upper, lower = body.cut_top(body.height * 0.46)
-    draw_loss_curve(canvas, upper.inset(0, 0, 0, px * 0.4), losses, total_steps, px)
+    upper = upper.inset(0, 0, 0, px * 0.4)
+    if sample is not None:
+        losses_width = upper.width - min(upper.height, upper.width / 2)
+        upper, beside = upper.cut_left(losses_width)
+        canvas.picture(beside, _smooth(sample, round(beside.width)))
+        upper = upper.inset(0, 0, px * 0.6, 0)
+    draw_loss_curve(canvas, upper, losses, total_steps, px)
     draw_gate_map(canvas, lower, blocks, px)
-    return canvas.image()
-
-
-def merge_report(
-    title: str,
-    losses: Mapping[str, Sequence[float]],
-    blocks: Sequence[BlockGates],
-    content_dominant: MergerRanks,
-    style_dominant: MergerRanks,
-    notes: Sequence[str],
-    width: int = 1400,
-) -> Image.Image:
-    """One sheet with everything, as high as its rows and notes need: losses and ranks above, gates and notes below."""
-    px = _text_px(width, width)
-    margin, pad = px * 1.5, px * 1.2
-    chart_width = (width - 3 * margin) * 0.56
-    notes_width = width - 3 * margin - chart_width - 2 * pad
-    paragraphs = [wrap(note, px, notes_width - px) for note in notes if note.strip()]
-    notes_height = sum(len(lines) * px * 1.5 + px * 0.7 for lines in paragraphs)
-    upper_height = chart_width * 0.55
-    lower_height = max(px * 6.5 + len(blocks) * px * 1.75, px * 4.5 + notes_height)
-    height = margin * 4.2 + upper_height + lower_height
-
-    canvas = Canvas((width, round(height)))
-    sheet = canvas.box.inset(margin, margin, margin, margin)
-    head, sheet = sheet.cut_top(margin * 1.6)
-    canvas.text(head.left, head.top + px * 0.8, title, round(px * 1.6), max_width=head.width, bold=True)
-    upper, sheet = sheet.cut_top(upper_height)
-    lower = sheet.inset(0, margin, 0, 0)
-
-    def card(box: Box, name: str) -> Box:
-        canvas.card(box)
-        box = box.inset(pad, pad, pad, pad)
-        canvas.text(box.left, box.top + px * 0.6, name, round(px * 1.1), max_width=box.width, bold=True)
-        return box.inset(0, px * 2.2, 0, 0)
-
-    upper_left, upper_right = upper.cut_left(chart_width)
-    lower_left, lower_right = lower.cut_left(chart_width)
-    ranks_box = card(upper_right.inset(margin, 0, 0, 0), "Active ranks")
-    notes_box = card(lower_right.inset(margin, 0, 0, 0), "Notes")
-    draw_loss_curve(canvas, card(upper_left, "Loss"), losses, None, px)
-    draw_rank_histogram(canvas, ranks_box, content_dominant, style_dominant, px)
-    draw_gate_map(canvas, card(lower_left, "Gates by block, mean |gate|"), blocks, px)
-    _draw_notes(canvas, notes_box, paragraphs, px)
     return canvas.image()
 
 
@@ -113,27 +75,20 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def _draw_notes(canvas: Canvas, box: Box, paragraphs: Sequence[Sequence[str]], px: int) -> None:
-    """Wrapped paragraphs, each behind a small mark."""
-    y = box.top + px * 0.6
-    if not paragraphs:
-        canvas.text(box.left, y, "no notes", px, MUTED)
-    for i, lines in enumerate(paragraphs):
-        canvas.dot(box.left + px * 0.25, y, px * 0.18, (CONTENT, STYLE)[i % 2])
-        for line in lines:
-            canvas.text(box.left + px, y, line, px)
-            y += px * 1.5
-        y += px * 0.7
+def _smooth(sample: Image.Image, side: int) -> Image.Image:
+    """A preview of few pixels enlarged softly: its hard pixels would hide what it shows."""
+    scale = max(1, -(-side // max(sample.size)))
+    return sample.resize((sample.width * scale, sample.height * scale), Image.Resampling.BICUBIC)
 
 
-def _text_px(width: int, height: int) -> int:
+def text_px(width: int, height: int) -> int:
     """Text height that suits a picture of this size: 13 px at 512 px, 18 px from 900 px on."""
     return max(9, min(18, round(7 + width / 82), round(height / 14)))
 
 
 def _single_chart(size: Size) -> tuple[Canvas, Box, int]:
     """A white canvas of `size`, the box inside its margins, and the text height."""
-    px = _text_px(*size)
+    px = text_px(*size)
     canvas = Canvas(size)
     canvas.card(canvas.box)
     return canvas, canvas.box.inset(px, px, px, px), px

@@ -7,8 +7,10 @@
 - `denoiser`: a loaded model as the engine's `Denoiser`
 - `prompts`: prompts encoded with a LoRA's own text encoder part
 - `pictures`: training latents, from pictures or sampled from base + LoRA
+- `preview`: a latent as a small picture
 - `files`: LoRA files found and saved under the configured folders
 - `models`: a folded LoRA applied to MODEL and CLIP
+- `vision`: pictures and prompts as embeddings, for scores
 - `progress`: progress bar, preview and Cancel
 - `outputs`: an output that has no value in this run
 """

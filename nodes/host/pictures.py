@@ -62,13 +62,11 @@ def sample_latents(
         positive, negative: CONDITIONING
     """
     with_lora, _ = apply_lora(patcher, None, state)
-    channels = patcher.get_model_object("latent_format").latent_channels
-    side = max(1, resolution // GRID) * GRID // 8
     latents: list[Tensor] = []
     bar: Any = comfy.utils.ProgressBar(how.count * how.steps)
     for i in range(how.count):
         own_seed = (seed + i) % 2**64
-        noise = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(own_seed))
+        noise = starting_noise(patcher, resolution, own_seed)[None]
         latent = comfy.sample.sample(
             with_lora,
             noise,
@@ -85,6 +83,13 @@ def sample_latents(
         )
         latents.append(_as_seen(patcher, latent)[0])
     return latents
+
+
+def starting_noise(patcher: Any, resolution: int, seed: int) -> Tensor:
+    """(channels, side, side) normal noise for a square picture of about `resolution` pixels a side."""
+    channels = patcher.get_model_object("latent_format").latent_channels
+    side = max(1, resolution // GRID) * GRID // 8
+    return torch.randn(channels, side, side, generator=torch.Generator().manual_seed(seed))
 
 
 def _as_seen(patcher: Any, latent: Tensor) -> Tensor:

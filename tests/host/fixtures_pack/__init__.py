@@ -1,4 +1,4 @@
-"""Nodes that only the host tests use: a tiny text encoder, the shapes world, a full device, and looks into a model."""
+"""Nodes that only the host tests use: tiny encoders, the shapes world, a full device, and looks into a model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from .model_digest import ModelDigest
 from .scarce_memory import ScarceMemory
 from .shapes_world import ShapesWorld
 from .tiny_clip import TinyCLIP
+from .tiny_vision import TinyVision
 
 
 class FixturesExtension(ComfyExtension):
@@ -16,7 +17,7 @@ class FixturesExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes."""
-        return [TinyCLIP, ShapesWorld, ModelDigest, Denoise, ScarceMemory]
+        return [TinyCLIP, ShapesWorld, ModelDigest, Denoise, ScarceMemory, TinyVision]
 
 
 async def comfy_entrypoint() -> FixturesExtension:

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 
 class ScarceMemory(io.ComfyNode):
-    """Lets the first few forwards that keep activations fail."""
+    """Lets the first few forwards that keep activations fail, or all of a single sample that keep none."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -21,17 +21,23 @@ class ScarceMemory(io.ComfyNode):
             display_name="Scarce Memory (test)",
             category="DuoLoRA/test",
             not_idempotent=True,
-            inputs=[io.Model.Input("model"), io.Int.Input("failures", default=1, min=0, max=1000)],
+            inputs=[
+                io.Model.Input("model"),
+                io.Int.Input("failures", default=1, min=0, max=1000),
+                io.Boolean.Input("single", default=False, optional=True),
+            ],
             outputs=[io.Model.Output(display_name="model")],
         )
 
     @classmethod
-    def execute(cls, model: Any, failures: int) -> io.NodeOutput:
+    def execute(cls, model: Any, failures: int, single: bool = False) -> io.NodeOutput:
         """Wraps what the host calls for every forward."""
         left = failures
 
         def forward(executor: Any, *args: Any, **kwargs: Any) -> Any:
             nonlocal left
+            if single and not torch.is_grad_enabled() and len(args[0]) == 1:
+                raise comfy.model_management.OOM_EXCEPTION("Allocation on device")
             if torch.is_grad_enabled() and left:
                 left -= 1
                 raise comfy.model_management.OOM_EXCEPTION("Allocation on device")

@@ -1,0 +1,100 @@
+"""Compare Grid: the same seeds by several methods, side by side and labelled."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..duolora_core.errors import SettingsError
+from ..duolora_core.report import picture_grid
+from .images import as_batch, as_pictures
+from .schema import schema
+from .sockets import CATEGORY
+
+MOST_COLUMNS = 6
+
+
+class CompareGrid(io.ComfyNode):
+    """One column for each connected batch, one row for each picture in it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        batches = [
+            io.Image.Input(
+                f"images_{i}",
+                optional=i > 1,
+                tooltip=f"Column {i}: the pictures of one method, as many and with the same seeds as in column 1.",
+            )
+            for i in range(1, MOST_COLUMNS + 1)
+        ]
+        return schema(
+            "CompareGrid",
+            display_name="Compare Grid",
+            category=CATEGORY,
+            description="Puts up to six batches of pictures side by side under their names, one column for each batch "
+            "and one row for each seed, as a single picture.",
+            search_aliases=["duolora", "image grid", "side by side", "xy plot", "comparison"],
+            is_output_node=True,
+            inputs=[
+                batches[0],
+                io.String.Input(
+                    "labels",
+                    multiline=True,
+                    default="",
+                    placeholder="stacked\nZipLoRA\nDuoLoRA",
+                    tooltip="Names of the columns, one on each line, in the order of the connected inputs.",
+                ),
+                io.String.Input(
+                    "row_labels",
+                    multiline=True,
+                    default="",
+                    placeholder="seed 1\nseed 2",
+                    tooltip="Names of the rows, one on each line; leave it empty for none.",
+                ),
+                io.Int.Input(
+                    "cell",
+                    default=512,
+                    min=64,
+                    max=1024,
+                    step=8,
+                    tooltip="Longer side of each picture in the grid, in pixels.",
+                ),
+                io.String.Input("note", default="", tooltip="A line below the grid, for instance prompt and seed."),
+                *batches[1:],
+            ],
+            outputs=[io.Image.Output("grid", tooltip="The grid as one picture, to save or preview.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, images_1: Tensor, labels: str, row_labels: str, cell: int, note: str, **others: Tensor | None
+    ) -> io.NodeOutput:
+        columns = _connected({"images_1": images_1, **others})
+        counts = {name: len(batch) for name, batch in columns.items()}
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{name} has {count}" for name, count in counts.items())
+            raise SettingsError(
+                f"Each column needs as many pictures as the others, but {told}. Use the same batch size everywhere."
+            )
+        names = _names(labels, len(columns), "labels", "columns") or [f"column {i + 1}" for i in range(len(columns))]
+        rows = list(zip(*(as_pictures(batch) for batch in columns.values()), strict=True))
+        row_names = _names(row_labels, len(rows), "row_labels", "rows") or [""] * len(rows)
+        image = as_batch([picture_grid(rows, row_names, names, cell=cell, note=note.strip())])
+        return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
+
+
+def _connected(inputs: dict[str, Tensor | None]) -> dict[str, Tensor]:
+    numbered = (f"images_{i}" for i in range(1, MOST_COLUMNS + 1))
+    return {name: batch for name in numbered if (batch := inputs.get(name)) is not None}
+
+
+def _names(text: str, count: int, widget: str, what: str) -> list[str]:
+    """The lines of a widget; none if it is empty.
+
+    Raises:
+        SettingsError: another number of lines than columns or rows.
+    """
+    lines = [line.strip() for line in text.strip().splitlines()]
+    if lines and len(lines) != count:
+        raise SettingsError(f"{widget} has {len(lines)} lines for {count} {what}: write one line for each, or none.")
+    return lines

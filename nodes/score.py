@@ -1,0 +1,130 @@
+"""Score Merge: how much the pictures of a merge are like both references, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..duolora_core.errors import SettingsError
+from ..duolora_core.scores import self_similarity, similarity
+from .host.outputs import withheld
+from .host.vision import picture_embeddings, text_embedding, vision_kind
+from .schema import schema
+from .sockets import CATEGORY
+
+_CSD = (
+    "CSD-s, the paper's measure of style, is left out: it needs a checkpoint of its own that ComfyUI's CLIP vision "
+    "loader cannot read."
+)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of the table; None where nothing was measured."""
+
+    measure: str
+    content: float | None = None
+    style: float | None = None
+    text: float | None = None
+
+
+class ScoreMerge(io.ComfyNode):
+    """DINO, CLIP-I and CLIP-T with the models that are loaded anyway."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "ScoreMerge",
+            display_name="Score Merge",
+            category=CATEGORY,
+            description="Measures how much generated pictures are like pictures of the subject and of the style, with "
+            "the vision models that you have: CLIP-I with a CLIP vision model, DINO with a DINOv2, and CLIP-T with the "
+            "CLIP and vision model of one family. Compare numbers only with the same models, prompt and references.",
+            search_aliases=["duolora", "clip score", "dino score", "similarity", "evaluate"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("images", tooltip="Pictures that the merge generated, best several seeds."),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    tooltip="From Load CLIP Vision: a CLIP vision model or a DINOv2. The number outputs are by this "
+                    "one.",
+                ),
+                io.Image.Input("content_images", optional=True, tooltip="Pictures of the subject to compare with."),
+                io.Image.Input("style_images", optional=True, tooltip="Pictures in the style to compare with."),
+                io.ClipVision.Input(
+                    "clip_vision_2", optional=True, tooltip="A second vision model, for instance a DINOv2."
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="The checkpoint's CLIP, without any LoRA, for CLIP-T: how much the pictures are like the "
+                    "prompt. With SDXL it needs CLIP-ViT-bigG as a vision model.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    optional=True,
+                    multiline=True,
+                    default="",
+                    tooltip="For CLIP-T, best in common words: CLIP does not know what a trigger word means.",
+                ),
+            ],
+            outputs=[
+                io.String.Output("table", tooltip="All scores as a table, from -1 to 1, more is more alike."),
+                io.Float.Output("content", tooltip="Likeness to the subject's pictures by clip_vision."),
+                io.Float.Output("style", tooltip="Likeness to the style's pictures by clip_vision."),
+                io.Float.Output("text", tooltip="Likeness to the prompt, where it can be measured."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        images: Tensor,
+        clip_vision: Any,
+        content_images: Tensor | None = None,
+        style_images: Tensor | None = None,
+        clip_vision_2: Any = None,
+        clip: Any = None,
+        prompt: str = "",
+    ) -> io.NodeOutput:
+        wants_text = clip is not None and bool(prompt.strip())
+        if content_images is None and style_images is None and not wants_text:
+            raise SettingsError("Nothing to compare with: connect content_images, style_images, or clip with a prompt.")
+        rows: list[_Row] = []
+        notes: list[str] = []
+        for vision in (clip_vision, *([clip_vision_2] if clip_vision_2 is not None else [])):
+            row, told = _scored(vision, images, content_images, style_images)
+            rows += [row, *told]
+            if wants_text:
+                text = text_embedding(clip, prompt.strip(), vision)
+                if isinstance(text, str):
+                    notes.append(f"CLIP-T is left out beside {row.measure}: {text}.")
+                else:
+                    rows.append(_Row("CLIP-T", text=similarity(picture_embeddings(vision, images), text)))
+        table = "\n".join([_table(rows), "", f"Means over {len(images)} pictures.", *notes, _CSD])
+        first = next((row.text for row in rows if row.text is not None), None)
+        scores = (rows[0].content, rows[0].style, first)
+        numbers = [withheld() if score is None else score for score in scores]
+        return io.NodeOutput(table, *numbers, ui=ui.PreviewText(table))
+
+
+def _scored(vision: Any, images: Tensor, content: Tensor | None, style: Tensor | None) -> tuple[_Row, list[_Row]]:
+    """What one vision model says of the pictures, and of the references among themselves as the measure for it."""
+    name = {"CLIP": "CLIP-I", "DINO": "DINO"}[vision_kind(vision)]
+    found = picture_embeddings(vision, images)
+    references = [None if pictures is None else picture_embeddings(vision, pictures) for pictures in (content, style)]
+    scores = [None if each is None else similarity(found, each) for each in references]
+    among = [None if each is None else self_similarity(each) for each in references]
+    told = [_Row(f"{name} of the references among themselves", *among)] if among != [None, None] else []
+    return _Row(name, *scores), told
+
+
+def _table(rows: list[_Row]) -> str:
+    lines = ["| measure | content | style | text |", "|---|---|---|---|"]
+    for row in rows:
+        shown = ["" if score is None else f"{score:.3f}" for score in (row.content, row.style, row.text)]
+        lines.append(f"| {row.measure} | {' | '.join(shown)} |")
+    return "\n".join(lines)
