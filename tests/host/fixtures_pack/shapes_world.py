@@ -49,6 +49,8 @@ class ShapesLatents(comfy.latent_formats.LatentFormat):
     """Twelve channels that the VAE has scaled already."""
 
     latent_channels = 12
+    # A preview is the mean of the four pixels that a position holds, colour by colour.
+    latent_rgb_factors = torch.eye(3).repeat_interleave(4, dim=0).div(4 * LATENT_SCALE).tolist()
 
 
 class ShapesSDXL(comfy.supported_models.SDXL):
