@@ -55,7 +55,11 @@ def give_same_pictures(server: ComfyServer, graph: Graph) -> Graph:
 def test_running_out_of_memory_costs_nothing_but_the_plan(
     server: ComfyServer, checkpoint: str, failures: int, reached: str, options: dict[str, Any]
 ) -> None:
-    """The masks are, bit for bit, those of a merge that was set to the smaller plan; the model stays as it was."""
+    """The masks are those of a merge that was set to the smaller plan, but for rounding; the model stays as it was.
+
+    The teachers of the step in which memory ran out were asked in a larger batch, and a batch of another size rounds
+    otherwise. With the same micro-batch all is equal bit for bit.
+    """
     before = model_state(server, checkpoint)
     expected, told = merged(server, checkpoint, f"set{failures}", **options, **AS_SET)
     assert f"\n{reached}: about " in told and "ran out" not in told
@@ -63,7 +67,8 @@ def test_running_out_of_memory_costs_nothing_but_the_plan(
     assert "\nmicro-batch 4 without gradient checkpointing: about " in told
     assert told.count("memory ran out") == failures and f"went on from the same step with {reached}" in told
     assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    furthest = max(float((found[name] - expected[name]).abs().max()) for name in expected)
+    assert furthest <= (1e-4 if options["micro_batch"] == 1 else 0)
     assert model_state(server, checkpoint) == before
 
 
