@@ -34,12 +34,13 @@ import torch
 
 from benchmarks.ldm_unet import UNetConfig
 from benchmarks.random_sdxl import UNetDenoiser, random_pair, random_unet
+from benchmarks.shapes_world.workers import side_by_side
 from benchmarks.speed.contestants import Task
-from benchmarks.speed.flops import evaluations, limit_flops, meta_task, prices, step_flops
+from benchmarks.speed.counts import ratios
+from benchmarks.speed.flops import meta_task, step_flops
 from benchmarks.speed.memory import step_peak_bytes
 from benchmarks.speed.stages import load_fold_save_seconds
 from benchmarks.speed.wall import step_seconds
-from duolora_core import PRESETS
 
 PIXELS = (512, 768, 1024)
 THREADS = 2
@@ -60,36 +61,13 @@ ROUNDS = 3
 
 
 def flops() -> dict[str, Any]:
-    """All counts, by pixels."""
-    over_limit, checkpointed, authors, ziplora, authors_checkpointed, authors_default = ({} for _ in range(6))
-    runs = {preset: evaluations(PRESETS[preset]) for preset in ("default", "fast")}
-    fast_ratio = 0.0
+    """All counts, by pixels; a process for each size."""
+    counted = dict(side_by_side(ratios, PIXELS, THREADS))
     for pixels in PIXELS:
-        task = meta_task(pixels)
-        saving = replace(task, checkpointing=True)
-        limit, price, lean = limit_flops(task), prices(task), prices(saving)
-        exact, exact_saving = step_flops("exact", task), 6 * lean.teacher + 2 * lean.student
-        theirs, zipped = step_flops("authors", saving), step_flops("ziplora", saving)
-        key = str(pixels)
-        over_limit[key], checkpointed[key] = exact / limit, exact_saving / exact
-        authors[key], authors_checkpointed[key], ziplora[key] = theirs / exact, theirs / exact_saving, zipped / exact
-        _say(
-            f"{pixels} px: limit {limit / 1e12:.2f} TFLOP a step, exact {exact / 1e12:.2f}, exact checkpointed "
-            f"{exact_saving / 1e12:.2f}, authors {theirs / 1e12:.2f}, ZipLoRA {zipped / 1e12:.2f}; a teacher "
-            f"{price.teacher / 1e12:.2f}, a student {price.student / 1e12:.2f}, checkpointed {lean.student / 1e12:.2f}"
-        )
-        default, fast = (price.of(runs[preset]) for preset in ("default", "fast"))
-        authors_default[key], fast_ratio = PRESETS["default"].steps * theirs / default, default / fast
-        _say(f"{pixels} px, whole runs: default {default / 1e15:.2f} PFLOP, fast {fast / 1e15:.2f}")
-    return {
-        "flops_over_limit": over_limit,
-        "checkpointed_over_exact_flops": checkpointed,
-        "authors_over_exact_flops": authors,
-        "authors_over_checkpointed_flops": authors_checkpointed,
-        "ziplora_over_exact_flops": ziplora,
-        "authors_over_default_flops": authors_default,
-        "exact_over_fast_flops": fast_ratio,
-    }
+        _say(counted[pixels].pop("line"))
+    table = {name: {str(pixels): counted[pixels][name] for pixels in PIXELS} for name in counted[PIXELS[0]]}
+    fast = table.pop("exact_over_fast_flops")
+    return table | {"exact_over_fast_flops": fast[str(PIXELS[-1])]}
 
 
 def memory() -> dict[str, Any]:
@@ -130,7 +108,7 @@ def wall() -> dict[str, Any]:
     pair = random_pair(denoiser.layout, QUARTER_RANK)
     authors: dict[str, float] = {}
     ziplora: dict[str, float] = {}
-    for pixels in (256, 384, 512):
+    for pixels in (256, 512):
         task = Task(denoiser, pair, pixels)
         saving = replace(task, checkpointing=True)
         entries = {"exact": ("exact", task), "authors": ("authors", saving), "ziplora": ("ziplora", saving)}
