@@ -17,7 +17,7 @@ from benchmarks.shapes_world.names import CONTENTS, STYLES, labels
 from benchmarks.shapes_world.oracle import load_oracle
 from benchmarks.shapes_world.quality_report import sdxl_parameters
 from benchmarks.shapes_world.render import render
-from benchmarks.shapes_world.workers import side_by_side
+from benchmarks.workers import side_by_side
 
 
 @pytest.mark.parametrize("split", ["dev", "test"])

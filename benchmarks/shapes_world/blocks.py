@@ -12,6 +12,7 @@ import json
 import sys
 from dataclasses import replace
 
+from benchmarks.workers import side_by_side
 from duolora_core.merged import FoldedLora
 
 from .calibration import accuracies
@@ -19,7 +20,6 @@ from .concepts import Kind, load_concept, novel_concepts
 from .model import Prompt
 from .names import CONTENTS, STYLES, labels
 from .workbench import open_workbench
-from .workers import side_by_side
 
 GROUPS = {
     "down_blocks.1": "shallow, down",

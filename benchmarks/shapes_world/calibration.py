@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+from benchmarks.workers import side_by_side
 from duolora_core.merged import FoldedLora
 
 from .applied import applied, relative_norm
@@ -24,7 +25,6 @@ from .judging import judge, paint
 from .model import Prompt
 from .names import CONTENTS, SPLITS, STYLES, labels
 from .workbench import Workbench, open_workbench
-from .workers import side_by_side
 
 
 @dataclass(frozen=True)

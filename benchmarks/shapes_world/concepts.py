@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.workers import side_by_side
 from duolora_core import LoraFile, LowRank, kohya_state_dict, place, read_lora
 from duolora_core.lora_save import write_safetensors
 from duolora_core.merged import FoldedLora, unet_part
@@ -27,7 +28,6 @@ from duolora_core.merged import FoldedLora, unet_part
 from .model import WEIGHTS, Prompt, ShapesModel, encode_picture, load_model
 from .names import CONTENTS, SPLITS, STYLES, Entry, Split, labels
 from .render import render
-from .workers import side_by_side
 
 Kind = Literal["content", "style"]
 TRANSFORMER_LINEARS = (".to_q", ".to_k", ".to_v", ".to_out.0", ".proj", ".net.2", ".proj_in", ".proj_out")

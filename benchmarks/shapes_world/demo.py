@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from duolora_core import MergeConfig, attach, kohya_state_dict, layer_roles, make_merged, starting_gates, train
+from duolora_core import MergeConfig, StepReport, kohya_state_dict, make_merged
 from duolora_core.baselines import stack
 from duolora_core.lora_save import write_safetensors
 from duolora_core.merged import FoldedLora
@@ -45,14 +45,8 @@ def main() -> None:
     content, style = CONTENTS[case.content], STYLES[case.style]
     _say(f"Content LoRA {content.name} ({content.looks}) and style LoRA {style.name} ({style.looks})")
 
-    pair = bench.pair(case, config.basis)
-    roles = layer_roles(pair.layout, config.layer_prior)
-    gates = starting_gates(pair, roles, config)
     started = time.perf_counter()
-    content_pictures, style_pictures = bench.pictures(case)
-    with attach(bench.denoiser.modules, pair, gates) as gated:
-        for report in train(bench.denoiser, gated, content_pictures, style_pictures, roles, config):
-            _progress(report.step, report.steps, time.perf_counter() - started)
+    pair, gates = bench.duolora(case, config, watch=lambda report: _progress(report, time.perf_counter() - started))
     merged = make_merged(pair, gates).fold()
     wanted.out.mkdir(parents=True, exist_ok=True)
     file = wanted.out / f"{content.name}_{style.name}.safetensors"
@@ -82,7 +76,8 @@ def main() -> None:
     _say(f"Merged LoRA:   {file}\nContact sheet: {sheet}")
 
 
-def _progress(step: int, steps: int, seconds: float) -> None:
+def _progress(report: StepReport, seconds: float) -> None:
+    step, steps = report.step, report.steps
     done = round(30 * step / steps)
     left = seconds / step * (steps - step)
     sys.stdout.write(f"\rTraining masks [{'#' * done}{'.' * (30 - done)}] {step}/{steps}, {left:.0f} s left ")

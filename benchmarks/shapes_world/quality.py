@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.workers import side_by_side
+
 from .calibration import Alone, alone, base_accuracies
 from .cases import cases
 from .concepts import Kind, novel_concepts
@@ -26,7 +28,6 @@ from .quality_report import Findings, write_report
 from .several import together
 from .trials import Outcome, Trial, by_name, run_all
 from .workbench import open_workbench
-from .workers import side_by_side
 
 STRENGTHS = ((0.7, 1.0), (0.85, 1.0), (1.0, 0.85), (1.0, 0.7), (0.85, 0.85), (1.2, 1.0), (1.0, 1.2), (1.2, 1.2))
 FRONTIER = ("stack 1 + 1", *ZIPLORA, OURS)

@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from duolora_core.sampling import schedule
+
 from .model import Prompt, decode_latent, noise_levels
 
 Denoise = Callable[[Tensor, Tensor, Sequence[Prompt]], Tensor]
@@ -22,9 +24,7 @@ def sample(
     Args:
         denoise: x0 from x, (batch,) sigma and prompts; called with 2 · len(prompts) samples, the prompted ones first
     """
-    levels = noise_levels()
-    timesteps = torch.linspace(len(levels) - 1, 0, steps).round().long()
-    sigmas = torch.cat([levels[timesteps], torch.zeros(1)])
+    sigmas = schedule(noise_levels(), steps)
     x = torch.randn(len(prompts), 12, 16, 16, generator=generator) * (1 + sigmas[0] ** 2).sqrt()
     both = [*prompts, *[Prompt()] * len(prompts)]
     for sigma, below in pairwise(sigmas):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from benchmarks.workers import side_by_side
 from duolora_core import MergeConfig, MergedLora, combine, make_merged, open_gates
 
 from .cases import Case
@@ -14,7 +15,6 @@ from .judging import judge
 from .names import CONTENTS, STYLES, Split, labels
 from .trials import SEED, paint_with
 from .workbench import Workbench, open_workbench
-from .workers import side_by_side
 
 WAYS = ("stacked", "DuoLoRA, weights 1/n", "DuoLoRA, weights 1")
 

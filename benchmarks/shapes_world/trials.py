@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
+from benchmarks.workers import side_by_side
 from duolora_core import kohya_state_dict
 from duolora_core.merged import FoldedLora
 
@@ -25,7 +26,6 @@ from .model import Prompt, ShapesModel
 from .render import as_image
 from .sample import Denoise
 from .workbench import open_workbench
-from .workers import side_by_side
 
 SEED = 20_000
 """Of the noise that pictures start from; every method on a case starts from the same."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Literal
@@ -13,6 +13,7 @@ from duolora_core import (
     LoraPair,
     MergeConfig,
     Picture,
+    StepReport,
     attach,
     layer_roles,
     make_pair,
@@ -21,7 +22,6 @@ from duolora_core import (
     train,
 )
 from duolora_core.gates import Gates
-from duolora_core.layer_priors import Role
 from duolora_core.pair import Basis
 from duolora_core.zip_lora import Axis, ZipLoraConfig, ZippedLora, attach_zip, zip_lora
 
@@ -79,16 +79,16 @@ class Workbench:
         case: Case,
         config: MergeConfig,
         source: PictureSource = "given",
-        roles: Mapping[str, Role] | None = None,
+        watch: Callable[[StepReport], None] = lambda report: None,
     ) -> tuple[LoraPair, Gates]:
-        """The case's pair and the gates that the engine trained; `roles` replaces those of the layer prior."""
+        """The case's pair and the gates that the engine trained; `watch` sees every step."""
         pair = self.pair(case, config.basis)
-        roles = roles or layer_roles(self.denoiser.layout, config.layer_prior)
+        roles = layer_roles(self.denoiser.layout, config.layer_prior)
         gates = starting_gates(pair, roles, config)
         content, style = self.pictures(case, source)
         with attach(self.denoiser.modules, pair, gates) as gated:
-            for _ in train(self.denoiser, gated, content, style, roles, config):
-                pass
+            for report in train(self.denoiser, gated, content, style, roles, config):
+                watch(report)
         return pair, gates
 
     def zip_lora(self, case: Case, config: ZipLoraConfig, axis: Axis) -> ZippedLora:

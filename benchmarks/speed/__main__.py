@@ -34,13 +34,13 @@ import torch
 
 from benchmarks.ldm_unet import UNetConfig
 from benchmarks.random_sdxl import UNetDenoiser, random_pair, random_unet
-from benchmarks.shapes_world.workers import side_by_side
 from benchmarks.speed.contestants import Task
 from benchmarks.speed.counts import ratios
 from benchmarks.speed.flops import meta_task, step_flops
 from benchmarks.speed.memory import step_peak_bytes
 from benchmarks.speed.stages import load_fold_save_seconds
 from benchmarks.speed.wall import step_seconds
+from benchmarks.workers import side_by_side
 
 PIXELS = (512, 768, 1024)
 THREADS = 2

@@ -33,7 +33,8 @@ def unloaded(log: str) -> list[str]:
 
 
 def test_checkpoint_is_recognised_by_the_real_loader(server: ComfyServer, checkpoint: str) -> None:
-    """The loader takes the file for a Segmind Vega that predicts noise."""
+    """The loader takes the file for a Segmind Vega that predicts noise; it reads it anew, whatever ran before."""
+    server.free()
     graph = {"load": node("CheckpointLoaderSimple", ckpt_name=checkpoint)}
     graph["digest"] = node("DuoLoRATestModelDigest", model=["load", 0])
     report = digest(server, graph)
