@@ -1,4 +1,4 @@
-"""The Chromium of this machine: where it is, and how to get one. Playwright only drives it and brings none of its own."""
+"""The Chromium of this machine: where it is, how to get one. Playwright drives it and brings none of its own."""
 
 from __future__ import annotations
 

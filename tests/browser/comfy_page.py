@@ -141,9 +141,46 @@ class ComfyPage:
         pixels = np.asarray(self.picture(self.box(node_id)))
         return float((pixels.min(axis=2) > 240).mean())
 
-    def expect_shown(self, text: str) -> None:
-        """Wait until the page shows this text."""
-        expect(self.page.get_by_text(text).first).to_be_visible()
+    def labels(self, node_id: str) -> dict[str, Any]:
+        """What is written on a node: {"title", "inputs", "outputs", "widgets"}."""
+        return self.page.evaluate(
+            """id => {
+                const node = app.graph.getNodeById(id), label = each => each.label ?? each.localized_name ?? each.name
+                const {title, inputs, outputs, widgets} = node
+                return {title, inputs: inputs.map(label), outputs: outputs.map(label), widgets: widgets.map(label)}
+            }""",
+            node_id,
+        )
+
+    def hover_widget(self, node_id: str, widget: str) -> None:
+        """Rest the mouse on a widget."""
+        x, y = self.page.evaluate(
+            """([id, name]) => {
+                const node = app.graph.getNodeById(id), widget = node.widgets.find(each => each.name == name)
+                const at = app.canvas.canvas.getBoundingClientRect(), {scale, offset} = app.canvas.ds
+                const x = node.pos[0] + node.size[0] / 2, y = node.pos[1] + widget.last_y + 10
+                return [at.x + (x + offset[0]) * scale, at.y + (y + offset[1]) * scale]
+            }""",
+            [node_id, widget],
+        )
+        self.page.mouse.move(x - 5, y)
+        self.page.mouse.move(x, y)
+
+    def set_language(self, language: str) -> None:
+        """Switch the page's language, and load it anew."""
+        with self.page.expect_response(re.compile(r"/api/settings/Comfy\.Locale$")):
+            self.page.evaluate("language => app.extensionManager.setting.set('Comfy.Locale', language)", language)
+        self.open()
+
+    def wait_until_idle(self) -> None:
+        """Until nothing runs or waits on the server, and the page says so."""
+        self.page.wait_for_function(
+            """async () => {
+                const queue = await (await fetch('/api/queue')).json()
+                return !queue.queue_running.length && !queue.queue_pending.length
+            }"""
+        )
+        expect(self.page.get_by_role("button", name="Cancel current run").first).to_be_disabled()
 
     def _redrawn(self) -> None:
         self.page.evaluate(

@@ -9,6 +9,8 @@ from playwright.sync_api import ConsoleMessage, Page, Request, Response
 KNOWN = (
     # A help page is looked for in the page's language, in a folder, before the file that holds all languages.
     re.compile(r"/extensions/ComfyUI-DuoLoRA/docs/DuoLoRA\w+/(en|zh|ja)\.md\b"),
+    # Beside an error the page looks for the node's author on the internet, which the server forbids it.
+    re.compile(r"https://api\.comfy\.org/(comfy-nodes/|nodes\?)"),
     # Leaving or reloading a page ends what it was still sending.
     re.compile(r"^request failed: .* net::ERR_ABORTED$"),
 )

@@ -1,15 +1,20 @@
-"""A real ComfyUI in which an artist's graph finds its files: the shapes world as checkpoint, its LoRAs, its pictures."""
+"""A real ComfyUI in which an artist's graph finds its files: the shapes world as its checkpoint."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
 from benchmarks.shapes_world.model import WEIGHTS
 from benchmarks.shapes_world.names import CONTENTS, STYLES
 from host.comfy_host import ComfyServer
+from host.hosts import Host
 
+ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
     "Comfy.TutorialCompleted": True,  # no first-run graph on top of ours
     "Comfy.Minimap.Visible": False,
@@ -35,3 +40,14 @@ def settle_in(server: ComfyServer) -> None:
     (user / "user.css").touch()
     (user / "comfy.templates.json").write_text("[]", encoding="utf-8")
     (user / "comfy.settings.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def world_server(host: Host) -> Iterator[ComfyServer]:
+    """A running server with this pack and the test-only one, previews on, and the user at home."""
+    previews = ("--preview-method", "latent2rgb")
+    with ComfyServer(
+        host, pack_root=ROOT, fixtures_pack=ROOT / "tests" / "host" / "fixtures_pack", flags=previews
+    ) as server:
+        settle_in(server)
+        yield server
