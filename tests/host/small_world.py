@@ -1,0 +1,65 @@
+"""What the workflows ask of a ComfyUI, as files of the shapes world under the names of an artist's."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from benchmarks.shapes_world.concepts import lora_path
+from benchmarks.shapes_world.model import WEIGHTS
+from benchmarks.shapes_world.names import CONTENTS, STYLES
+from benchmarks.shapes_world.render import render
+from host.comfy_host import ComfyServer
+from workflow_files import Graph, api_graph, workflows
+from workflow_on_small_model import CHECKPOINT, CONCEPTS, Kind, on_small_model, picture_names
+
+PICTURE = 512
+"""Pixels of a picture as an artist has it, sixteen times the world's own."""
+COMPANIONS: dict[Kind, tuple[int, ...]] = {"content": (0, 7), "style": (0, 4)}
+"""The known styles in which the subject's pictures show it, and the known contents of the style's."""
+TRAINED = {"TrainLoraNode", "DuoLoRAZipRankMerge", "DuoLoRABaselineMerge"}
+
+
+def add_checkpoint(server: ComfyServer, name: str) -> None:
+    """Put the world where core's Load Checkpoint finds it; the test-only pack makes it one."""
+    words = {"contents": CONTENTS, "styles": STYLES}
+    metadata = {kind: " ".join(entry.name for entry in table) for kind, table in words.items()}
+    save_file(load_file(WEIGHTS / "base.safetensors"), server.checkpoints / name, metadata)
+
+
+def furnish(server: ComfyServer) -> None:
+    """Checkpoint, LoRAs and pictures under the names that stand in the workflows and in their graphs on this model."""
+    add_checkpoint(server, CHECKPOINT)
+    tables = {"content": CONTENTS, "style": STYLES}
+    for concept in CONCEPTS:
+        label = [entry.name for entry in tables[concept.kind]].index(concept.word)
+        shutil.copyfile(lora_path(concept.kind, label), server.loras / concept.file)
+        for name, picture in zip(picture_names(concept.kind, 2), _pictures(concept.kind, label), strict=True):
+            if not (server.base / "input" / name).exists():  # of two subjects, the first
+                picture.save(server.base / "input" / name)
+
+
+def _pictures(kind: Kind, label: int) -> list[Image.Image]:
+    others, mine = torch.tensor(COMPANIONS[kind]), torch.tensor([label, label])
+    contents, styles = (mine, others) if kind == "content" else (others, mine)
+    drawn = render(contents, styles, torch.Generator().manual_seed(label))  # (2, 3, 32, 32) in [-1, 1]
+    arrays: list[np.ndarray[Any, Any]] = [
+        (each * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy() for each in drawn
+    ]
+    return [Image.fromarray(array).resize((PICTURE, PICTURE), Image.Resampling.NEAREST) for array in arrays]
+
+
+def save_what_others_reuse(server: ComfyServer, steps: int | None = None) -> None:
+    """Runs the workflow that saves a merged LoRA and its masks, which two others load."""
+    (workflow,) = [each for each in workflows() if each.name.startswith("02")]
+    server.run(on_small_model(api_graph(workflow), steps), timeout=600)
+
+
+def without_training(graph: Graph) -> bool:
+    """Whether a graph only uses what was made before."""
+    return not any(node["class_type"] in TRAINED for node in graph.values())
