@@ -71,7 +71,11 @@ def on_small_model(graph: Graph, steps: int | None = None, training_steps: int |
         settings = SETTINGS.get(node["class_type"], {})
         inputs.update({name: value for name, value in settings.items() if name in inputs})
         wanted = training_steps if node["class_type"] == "TrainLoraNode" else steps
-        if wanted is not None and node["class_type"] in ("TrainLoraNode", "DuoLoRAZipRankMerge", "DuoLoRABaselineMerge"):
+        if wanted is not None and node["class_type"] in (
+            "TrainLoraNode",
+            "DuoLoRAZipRankMerge",
+            "DuoLoRABaselineMerge",
+        ):
             inputs["steps"] = wanted
         for name in ("text", "value", "prompt", "combined_prompt"):
             if isinstance(inputs.get(name), str):

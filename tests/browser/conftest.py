@@ -20,7 +20,7 @@ HOSTS = find_hosts()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder carries the marker `browser`; with pytest-xdist each ComfyUI has a process of its own."""
+    """All in this folder carries the marker `browser`; with pytest-xdist each ComfyUI has a process of its own."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.browser)

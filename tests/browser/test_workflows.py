@@ -9,22 +9,24 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
-from browser.artists_files import add_artists_files
 from browser.comfy_page import ComfyPage
 from host.comfy_host import ComfyServer
+from host.small_world import furnish, save_what_others_reuse
 from workflow_files import Workflow, api_graph, workflows
 from workflow_on_small_model import on_small_model
 
 PACK = "ComfyUI-DuoLoRA"
 WORKFLOWS = workflows()
+STEPS = 2
 
 
 @pytest.fixture(scope="module")
 def shared(browser: Browser, server: ComfyServer) -> Iterator[ComfyPage]:
     """One page for all workflows, as an artist opens one after the other."""
-    add_artists_files(server, steps=2)
+    furnish(server)
+    save_what_others_reuse(server, STEPS)
     context = browser.new_context(viewport={"width": 1600, "height": 1000})
     yield ComfyPage(context.new_page(), server).open()
     context.close()
@@ -58,18 +60,20 @@ def read(server: ComfyServer, route: str) -> tuple[str, bytes]:
 
 
 def test_template_browser_lists_them_all(comfy: ComfyPage) -> None:
-    """The artist opens it, chooses the pack, and sees every title with its picture."""
+    """The artist opens it, chooses the pack, sees every title with its picture, and opens one by a click."""
     page = comfy.page
     page.get_by_role("button", name="Templates", exact=True).first.click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_text(PACK).first.click()
     for each in WORKFLOWS:
-        card = dialog.get_by_text(each.name, exact=True).first
-        card.scroll_into_view_if_needed()
-        page.wait_for_function(
-            "name => [...document.images].some(i => i.src.includes(name + '.jpg') && i.naturalWidth)", arg=each.name
-        )
-    page.keyboard.press("Escape")
+        dialog.get_by_text(each.name, exact=True).first.scroll_into_view_if_needed()
+        shown = "name => [...document.images].some(each => each.src.endsWith(name + '.jpg') && each.naturalWidth)"
+        page.wait_for_function(shown, arg=each.name)
+    first = WORKFLOWS[0]
+    dialog.get_by_text(first.name, exact=True).first.click()
+    expect(dialog).to_be_hidden()
+    page.wait_for_function("count => app.graph.nodes.length == count", arg=len(first.nodes))
+    assert comfy.prompt().keys() == api_graph(first).keys()
 
 
 def test_file_and_picture_are_served(server: ComfyServer, workflow: Workflow) -> None:
@@ -94,7 +98,7 @@ def test_it_opens_whole_and_saves_as_it_was(comfy: ComfyPage, workflow: Workflow
 def test_it_runs_to_its_end_from_the_page(comfy: ComfyPage, workflow: Workflow) -> None:
     """Its own nodes and links, with the small world's words and sizes in the widgets; Run is clicked."""
     comfy.load(workflow.saved, workflow.name)
-    wanted = on_small_model(comfy.prompt(), steps=2, training_steps=2)
+    wanted = on_small_model(comfy.prompt(), STEPS, STEPS)
     comfy.set_inputs(wanted)
     sent: dict[str, Any] = comfy.prompt()
     assert sent == wanted
