@@ -11,10 +11,10 @@ from playwright.sync_api import expect
 from benchmarks.shapes_world.cases import case_of
 from benchmarks.shapes_world.concepts import lora_path
 from browser.comfy_page import ComfyPage
-from browser.world_server import add_checkpoint
 from host.comfy_host import ComfyServer, GraphInterrupted
 from host.graphs import Graph, node
 from host.merge_graphs import add_merge
+from host.small_world import add_checkpoint
 from host.world_graphs import SIDE
 
 CHECKPOINT, CONTENT, STYLE, BROKEN = (f"{name}.safetensors" for name in ("world", "subject", "look", "broken"))

@@ -7,10 +7,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
-
-from benchmarks.shapes_world.model import WEIGHTS
-from benchmarks.shapes_world.names import CONTENTS, STYLES
 from host.comfy_host import ComfyServer
 from host.hosts import Host
 
@@ -23,13 +19,6 @@ SETTINGS = {
     "Comfy.NodeBadge.NodeSourceBadgeMode": "None",
 }
 """Of somebody who has used ComfyUI before, with a plain canvas for the pictures."""
-
-
-def add_checkpoint(server: ComfyServer, name: str) -> None:
-    """Put the world where core's Load Checkpoint finds it; the test-only pack makes it one."""
-    words = {"contents": CONTENTS, "styles": STYLES}
-    metadata = {kind: " ".join(entry.name for entry in table) for kind, table in words.items()}
-    save_file(load_file(WEIGHTS / "base.safetensors"), server.checkpoints / name, metadata)
 
 
 def settle_in(server: ComfyServer) -> None:
