@@ -59,9 +59,8 @@ def run_zip_lora(
     config = ZipLoraConfig(
         steps=steps, learning_rate=options.config.learning_rate, micro_batch=options.config.micro_batch, seed=seed
     )
-    # ZipLoRA sees each picture under its own prompt alone; the studio wants a combined one all the same.
-    combined_prompt = f"{content.prompt}, {style.prompt}"
-    content_pictures, style_pictures = studio.pictures(content, style, pair, combined_prompt, seed)
+    # ZipLoRA sees each picture under its own prompt alone: it has no use for the combined one of the studio.
+    content_pictures, style_pictures = studio.pictures(content, style, pair, content.prompt, seed)
     sizes, tokens = extent(content_pictures, style_pictures)
     work = zip_workload(pair, axis, sizes, tokens)
     limits = Limits(config.micro_batch, options.checkpointing, options.compute)

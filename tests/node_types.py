@@ -1,4 +1,4 @@
-"""The nodes that our workflows use, as far as a saved graph depends on them: ours from the snapshot, core's from a list.
+"""The nodes that our workflows use, as far as a saved graph depends on them: ours by the snapshot, core's by a list.
 
 tests/host/test_workflows.py compares the list with every ComfyUI that it finds.
 """

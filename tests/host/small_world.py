@@ -14,15 +14,14 @@ from benchmarks.shapes_world.concepts import lora_path
 from benchmarks.shapes_world.model import WEIGHTS
 from benchmarks.shapes_world.names import CONTENTS, STYLES
 from benchmarks.shapes_world.render import render
-from host.comfy_host import ComfyServer
-from workflow_files import Graph, api_graph, workflows
+from host.comfy_host import ComfyServer, History
+from workflow_files import Workflow, api_graph, workflows
 from workflow_on_small_model import CHECKPOINT, CONCEPTS, Kind, on_small_model, picture_names
 
 PICTURE = 512
 """Pixels of a picture as an artist has it, sixteen times the world's own."""
 COMPANIONS: dict[Kind, tuple[int, ...]] = {"content": (0, 7), "style": (0, 4)}
 """The known styles in which the subject's pictures show it, and the known contents of the style's."""
-TRAINED = {"TrainLoraNode", "DuoLoRAZipRankMerge", "DuoLoRABaselineMerge"}
 
 
 def add_checkpoint(server: ComfyServer, name: str) -> None:
@@ -54,12 +53,23 @@ def _pictures(kind: Kind, label: int) -> list[Image.Image]:
     return [Image.fromarray(array).resize((PICTURE, PICTURE), Image.Resampling.NEAREST) for array in arrays]
 
 
+def run_small(
+    server: ComfyServer, workflow: Workflow, steps: int | None = None, training_steps: int | None = None
+) -> History:
+    """Runs a workflow on the shapes world; see `on_small_model` for the steps."""
+    graph = on_small_model(api_graph(workflow), steps, training_steps)
+    for node in graph.values():
+        node["inputs"] = _defaults(server, node["class_type"]) | node["inputs"]
+    return server.run(graph, timeout=1800)
+
+
+def _defaults(server: ComfyServer, node_type: str) -> dict[str, Any]:
+    """What a page fills in where a saved graph gives no value."""
+    required = server.object_info(node_type)[node_type]["input"]["required"]
+    return {name: spec[1]["default"] for name, spec in required.items() if len(spec) > 1 and "default" in spec[1]}
+
+
 def save_what_others_reuse(server: ComfyServer, steps: int | None = None) -> None:
     """Runs the workflow that saves a merged LoRA and its masks, which two others load."""
     (workflow,) = [each for each in workflows() if each.name.startswith("02")]
-    server.run(on_small_model(api_graph(workflow), steps), timeout=600)
-
-
-def without_training(graph: Graph) -> bool:
-    """Whether a graph only uses what was made before."""
-    return not any(node["class_type"] in TRAINED for node in graph.values())
+    run_small(server, workflow, steps)

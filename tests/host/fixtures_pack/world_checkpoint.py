@@ -25,7 +25,10 @@ def accept_world_checkpoints() -> None:
         if words is None:
             return load(ckpt_path, *args, **kwargs)
         held = {key: value.float() for key, value in load_file(ckpt_path).items()}
-        return shapes_model(held), shapes_clip(held, *words), ShapesVAE(), None
+        model = shapes_model(held, kwargs.get("disable_dynamic", False))
+        # With this a present host makes itself a plain copy of a model that it otherwise streams, to train a LoRA.
+        model.cached_patcher_init = (load_checkpoint, (ckpt_path,), 0)
+        return model, shapes_clip(held, *words), ShapesVAE(), None
 
     comfy.sd.load_checkpoint_guess_config = load_checkpoint
 
