@@ -96,6 +96,18 @@ class ComfyPage:
         self.page.wait_for_function("id => app.graph.getNodeById(id).imgs?.[0]?.naturalWidth", arg=node_id)
         self._redrawn()
 
+    def wait_for_step(self, node_id: str, step: int) -> None:
+        """Until the progress bar of a node has come this far and its live picture is there."""
+        reached = "([id, step]) => app.graph.getNodeById(id).progress * 100 >= step"
+        self.page.wait_for_function(reached, arg=[node_id, step], timeout=600_000)
+        self.wait_for_preview(node_id)
+
+    def fit_view(self) -> None:
+        """Press Fit View: the whole graph on the canvas."""
+        self.page.get_by_role("button", name=re.compile("Fit View")).first.click()
+        self.page.wait_for_timeout(1000)  # the canvas glides there
+        self._redrawn()
+
     def select(self, node_id: str) -> None:
         """Select a node, as a click on its title does."""
         self.page.evaluate("id => app.canvas.selectNode(app.graph.getNodeById(id))", node_id)
@@ -107,16 +119,17 @@ class ComfyPage:
         self.page.get_by_test_id("info-button").click()
         return self.page.locator(".node-help-content")
 
-    def show_alone(self, node_type: str) -> str:
-        """Empty the canvas and put one new node on it; returns its id."""
+    def show_alone(self, node_type: str, width: int) -> str:
+        """Empty the canvas and put one new node on it, at least this wide; returns its id."""
         node_id = self.page.evaluate(
-            """type => {
+            """([type, width]) => {
                 app.graph.clear()
                 const node = LiteGraph.createNode(type)
+                node.size[0] = Math.max(node.size[0], width)
                 app.graph.add(node)
                 return node.id
             }""",
-            node_type,
+            [node_type, width],
         )
         self._redrawn()
         return str(node_id)
