@@ -107,6 +107,20 @@ class ComfyPage:
         self.page.get_by_test_id("info-button").click()
         return self.page.locator(".node-help-content")
 
+    def show_alone(self, node_type: str) -> str:
+        """Empty the canvas and put one new node on it; returns its id."""
+        node_id = self.page.evaluate(
+            """type => {
+                app.graph.clear()
+                const node = LiteGraph.createNode(type)
+                app.graph.add(node)
+                return node.id
+            }""",
+            node_type,
+        )
+        self._redrawn()
+        return str(node_id)
+
     def look_at(self, node_id: str, scale: float = 1.0) -> None:
         """Move the canvas so that the node stands in the middle."""
         self.page.evaluate(

@@ -20,10 +20,12 @@ HOSTS = find_hosts()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder carries the marker `browser`."""
+    """All in this folder carries the marker `browser`; with pytest-xdist each ComfyUI has a process of its own."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.browser)
+            versions = [host.version for host in HOSTS if host.version in item.name]
+            item.add_marker(pytest.mark.xdist_group(versions[0] if versions else "no host"))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ KNOWN = (
     re.compile(r"/extensions/ComfyUI-DuoLoRA/docs/DuoLoRA\w+/(en|zh|ja)\.md\b"),
     # Beside an error the page looks for the node's author on the internet, which the server forbids it.
     re.compile(r"https://api\.comfy\.org/(comfy-nodes/|nodes\?)"),
+    # The first graph of a new user names models; the page asks for their sizes, which the server forbids it.
+    re.compile(r"https://huggingface\.co/Comfy-Org/z_image_turbo/"),
     # Leaving or reloading a page ends what it was still sending.
     re.compile(r"^request failed: .* net::ERR_ABORTED$"),
 )
