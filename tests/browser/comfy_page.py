@@ -96,17 +96,27 @@ class ComfyPage:
         self.page.wait_for_function("id => app.graph.getNodeById(id).imgs?.[0]?.naturalWidth", arg=node_id)
         self._redrawn()
 
-    def wait_for_step(self, node_id: str, step: int) -> None:
-        """Until the progress bar of a node has come this far and its live picture is there."""
-        reached = "([id, step]) => app.graph.getNodeById(id).progress * 100 >= step"
-        self.page.wait_for_function(reached, arg=[node_id, step], timeout=600_000)
+    def wait_for_step(self, node_id: str, step: int, steps: int) -> None:
+        """Until a node that takes this many steps has come to this one, and its live picture is there."""
+        self.page.evaluate("app.api.addEventListener('progress', event => window.progressSeen = event.detail)")
+        reached = "([step, steps]) => { const p = window.progressSeen; return p?.max == steps && p.value >= step }"
+        self.page.wait_for_function(reached, arg=[step, steps], timeout=600_000)
         self.wait_for_preview(node_id)
 
-    def fit_view(self) -> None:
-        """Press Fit View: the whole graph on the canvas."""
-        self.page.get_by_role("button", name=re.compile("Fit View")).first.click()
-        self.page.wait_for_timeout(1000)  # the canvas glides there
+    def show_area(self, area: tuple[float, float, float, float]) -> FloatRect:
+        """Move a part of the graph (left, top, right, bottom) to the middle; returns where it is on the page."""
+        x, y, width, height = self.page.evaluate(
+            """([left, top, right, bottom]) => {
+                const {ds, canvas} = app.canvas, at = canvas.getBoundingClientRect()
+                ds.scale = 1
+                ds.offset[0] = (canvas.clientWidth - left - right) / 2
+                ds.offset[1] = (canvas.clientHeight - top - bottom) / 2
+                return [at.x + left + ds.offset[0], at.y + top + ds.offset[1], right - left, bottom - top]
+            }""",
+            area,
+        )
         self._redrawn()
+        return {"x": x, "y": y, "width": width, "height": height}
 
     def select(self, node_id: str) -> None:
         """Select a node, as a click on its title does."""

@@ -11,8 +11,10 @@ from workflow_files import workflows
 from workflow_on_small_model import on_small_model
 
 MERGE = "DuoLoRAZipRankMerge"
-SHOWN_AFTER = 60
-"""Steps of the merge: enough for its curves to be seen, and it still trains."""
+SHOWN_AFTER = 0.6
+"""Of the training: enough for its curves to be seen, and it still goes on."""
+GROUPS = 3
+"""How many groups from the left are shown: the notes and the picture at the right are not what this is about."""
 
 
 def take_first_merge(comfy: ComfyPage, path: Path) -> None:
@@ -24,10 +26,13 @@ def take_first_merge(comfy: ComfyPage, path: Path) -> None:
     as_saved = comfy.prompt()
     comfy.set_inputs(on_small_model(as_saved))
     merge = comfy.node_of(MERGE)
+    steps = as_saved[merge]["inputs"]["steps"]
     comfy.run()
-    comfy.wait_for_step(merge, SHOWN_AFTER)
+    comfy.wait_for_step(merge, round(SHOWN_AFTER * steps), steps)
     comfy.set_inputs(as_saved)
-    comfy.fit_view()
-    save_png(comfy.picture(), path)
+    _, (left, top, _, _) = workflow.groups[1]
+    boxes = [box for _, box in workflow.groups[1:GROUPS]]
+    right, bottom = max(box[2] for box in boxes), max(box[3] for box in boxes)
+    save_png(comfy.picture(comfy.show_area((left, top, right, bottom))), path)
     comfy.cancel()
     comfy.wait_until_idle()

@@ -20,7 +20,7 @@ FILLED: dict[str, dict[str, Any]] = {
 }
 """By node; the others show their defaults."""
 
-WIDTH, MARGIN = 360, 10
+WIDTH, MARGIN = 400, 10
 
 
 def add_files(loras: Path) -> None:

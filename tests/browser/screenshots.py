@@ -42,7 +42,7 @@ def nodes(browser: Browser, server: ComfyServer) -> None:
 
 
 def first_merge(browser: Browser, server: ComfyServer) -> None:
-    take_first_merge(page_of(browser, server, 1600, 900), PICTURES / "first_merge.png")
+    take_first_merge(page_of(browser, server, 1900, 1400), PICTURES / "first_merge.png")
 
 
 def results(browser: Browser, server: ComfyServer) -> None:
