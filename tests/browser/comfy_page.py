@@ -96,6 +96,28 @@ class ComfyPage:
         self.page.wait_for_function("id => app.graph.getNodeById(id).imgs?.[0]?.naturalWidth", arg=node_id)
         self._redrawn()
 
+    def wait_for_step(self, node_id: str, step: int, steps: int) -> None:
+        """Until a node that takes this many steps has come to this one, and its live picture is there."""
+        self.page.evaluate("app.api.addEventListener('progress', event => window.progressSeen = event.detail)")
+        reached = "([step, steps]) => { const p = window.progressSeen; return p?.max == steps && p.value >= step }"
+        self.page.wait_for_function(reached, arg=[step, steps], timeout=600_000)
+        self.wait_for_preview(node_id)
+
+    def show_area(self, area: tuple[float, float, float, float]) -> FloatRect:
+        """Move a part of the graph (left, top, right, bottom) to the middle; returns where it is on the page."""
+        x, y, width, height = self.page.evaluate(
+            """([left, top, right, bottom]) => {
+                const {ds, canvas} = app.canvas, at = canvas.getBoundingClientRect()
+                ds.scale = 1
+                ds.offset[0] = (canvas.clientWidth - left - right) / 2
+                ds.offset[1] = (canvas.clientHeight - top - bottom) / 2
+                return [at.x + left + ds.offset[0], at.y + top + ds.offset[1], right - left, bottom - top]
+            }""",
+            area,
+        )
+        self._redrawn()
+        return {"x": x, "y": y, "width": width, "height": height}
+
     def select(self, node_id: str) -> None:
         """Select a node, as a click on its title does."""
         self.page.evaluate("id => app.canvas.selectNode(app.graph.getNodeById(id))", node_id)
@@ -107,16 +129,17 @@ class ComfyPage:
         self.page.get_by_test_id("info-button").click()
         return self.page.locator(".node-help-content")
 
-    def show_alone(self, node_type: str) -> str:
-        """Empty the canvas and put one new node on it; returns its id."""
+    def show_alone(self, node_type: str, width: int) -> str:
+        """Empty the canvas and put one new node on it, at least this wide; returns its id."""
         node_id = self.page.evaluate(
-            """type => {
+            """([type, width]) => {
                 app.graph.clear()
                 const node = LiteGraph.createNode(type)
+                node.size[0] = Math.max(node.size[0], width)
                 app.graph.add(node)
                 return node.id
             }""",
-            node_type,
+            [node_type, width],
         )
         self._redrawn()
         return str(node_id)

@@ -20,7 +20,7 @@ FILLED: dict[str, dict[str, Any]] = {
 }
 """By node; the others show their defaults."""
 
-MARGIN = 10
+WIDTH, MARGIN = 400, 10
 
 
 def add_files(loras: Path) -> None:
@@ -37,7 +37,7 @@ def take_node_pictures(comfy: ComfyPage, folder: Path) -> None:
     """One PNG for each node, named by its id."""
     folder.mkdir(parents=True, exist_ok=True)
     for node_type in read_schema():
-        node_id = comfy.show_alone(node_type)
+        node_id = comfy.show_alone(node_type, WIDTH)
         comfy.set_inputs({node_id: {"class_type": node_type, "inputs": FILLED.get(node_type, {})}})
         comfy.look_at(node_id)
         save_png(comfy.picture(comfy.box(node_id, MARGIN)), folder / f"{node_type}.png")
