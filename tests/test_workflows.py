@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from node_types import FILE_COMBOS, NOTES
-from workflow_files import FOLDER, TITLE, Workflow, api_graph, box, inside, overlap, widget_values, workflows
+from workflow_files import FOLDER, Workflow, api_graph, box, inside, overlap, widget_values, workflows
 from workflow_on_small_model import CONCEPTS, on_small_model
 
 WORKFLOWS = workflows()
@@ -22,6 +22,8 @@ PYTHON: dict[str, type | tuple[type, ...]] = {
 }
 GROUP_LETTER = 12
 """Width of a letter of a group's title, in the page's units, with some to spare."""
+BARS = (80, 100)
+"""What a page's own bars cover at the left and at the top, in pixels."""
 MOST_WIDE = 640
 """Of a picture in the template browser, in pixels."""
 
@@ -123,8 +125,8 @@ def test_it_is_seen_from_its_beginning(workflow: Workflow) -> None:
     first = min(workflow.nodes.values(), key=lambda node: (node["pos"][0], node["pos"][1]))
     assert first["type"] in NOTES
     x, y = ((place + offset) * view["scale"] for place, offset in zip(first["pos"], view["offset"], strict=True))
-    assert 0 < x < 200 and TITLE < y < 300
-    assert 0.5 <= view["scale"] <= 1
+    assert BARS[0] < x < 2 * BARS[0] and BARS[1] < y < 2 * BARS[1]
+    assert 0.7 <= view["scale"] <= 1, "too small to read"
 
 
 def test_nothing_changes_by_itself(workflow: Workflow) -> None:

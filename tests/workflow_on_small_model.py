@@ -37,9 +37,9 @@ class Concept:
 
 
 CONCEPTS = (
-    Concept("content", "my_dog_sdxl.safetensors", "sks dog", "sks3", "sks3 ember"),
-    Concept("content", "my_cat_sdxl.safetensors", "ohwx cat", "sks1", "sks1 ember"),
-    Concept("style", "watercolor_style_sdxl.safetensors", "wtrclr", "zwx3", "disc zwx3"),
+    Concept("content", "my_dog_sdxl.safetensors", "sks dog", "sks2", "sks2 moss"),
+    Concept("content", "my_cat_sdxl.safetensors", "ohwx cat", "sks3", "sks3 moss"),
+    Concept("style", "watercolor_style_sdxl.safetensors", "wtrclr", "zwx3", "triangle zwx3"),
 )
 SETTINGS: dict[str, dict[str, Any]] = {
     "EmptyLatentImage": {"width": SIDE, "height": SIDE},
@@ -58,13 +58,16 @@ def picture_names(kind: Kind, count: int) -> list[str]:
     return [f"{kind}_{number}.png" for number in range(1, count + 1)]
 
 
-def on_small_model(graph: Graph, steps: int | None = None, training_steps: int | None = None) -> Graph:
+def on_small_model(
+    graph: Graph, steps: int | None = None, training_steps: int | None = None, batch: int | None = None
+) -> Graph:
     """The same graph for the shapes world.
 
     Args:
         graph: as the page sends it, or as `api_graph` makes it from a file
         steps: of each merge; None keeps the workflow's
         training_steps: of each LoRA that is trained in it; None keeps the workflow's
+        batch: pictures that are painted at a time; None keeps the workflow's
     """
     graph = copy.deepcopy(graph)
     for node in graph.values():
@@ -74,6 +77,8 @@ def on_small_model(graph: Graph, steps: int | None = None, training_steps: int |
         wanted = training_steps if node["class_type"] == "TrainLoraNode" else steps
         if wanted is not None and node["class_type"] in TRAINERS:
             inputs["steps"] = wanted
+        if batch is not None and node["class_type"] == "EmptyLatentImage":
+            inputs["batch_size"] = batch
         for name in ("text", "value", "prompt", "combined_prompt"):
             if isinstance(inputs.get(name), str):
                 inputs[name] = prompt(inputs[name])

@@ -20,8 +20,8 @@ from workflow_on_small_model import CHECKPOINT, CONCEPTS, Kind, on_small_model, 
 
 PICTURE = 512
 """Pixels of a picture as an artist has it, sixteen times the world's own."""
-COMPANIONS: dict[Kind, tuple[int, ...]] = {"content": (0, 7), "style": (0, 4)}
-"""The known styles in which the subject's pictures show it, and the known contents of the style's."""
+COMPANIONS: dict[Kind, str] = {"content": "moss", "style": "triangle"}
+"""What the pictures show beside the concept, as the prompts of its loader say."""
 
 
 def add_checkpoint(server: ComfyServer, name: str) -> None:
@@ -44,7 +44,9 @@ def furnish(server: ComfyServer) -> None:
 
 
 def _pictures(kind: Kind, label: int) -> list[Image.Image]:
-    others, mine = torch.tensor(COMPANIONS[kind]), torch.tensor([label, label])
+    known = STYLES if kind == "content" else CONTENTS
+    beside = [entry.name for entry in known].index(COMPANIONS[kind])
+    mine, others = torch.tensor([label, label]), torch.tensor([beside, beside])
     contents, styles = (mine, others) if kind == "content" else (others, mine)
     drawn = render(contents, styles, torch.Generator().manual_seed(label))  # (2, 3, 32, 32) in [-1, 1]
     arrays: list[np.ndarray[Any, Any]] = [
@@ -54,10 +56,14 @@ def _pictures(kind: Kind, label: int) -> list[Image.Image]:
 
 
 def run_small(
-    server: ComfyServer, workflow: Workflow, steps: int | None = None, training_steps: int | None = None
+    server: ComfyServer,
+    workflow: Workflow,
+    steps: int | None = None,
+    training_steps: int | None = None,
+    batch: int | None = None,
 ) -> History:
-    """Runs a workflow on the shapes world; see `on_small_model` for the steps."""
-    graph = on_small_model(api_graph(workflow), steps, training_steps)
+    """Runs a workflow on the shapes world; see `on_small_model` for the numbers."""
+    graph = on_small_model(api_graph(workflow), steps, training_steps, batch)
     for node in graph.values():
         node["inputs"] = _defaults(server, node["class_type"]) | node["inputs"]
     return server.run(graph, timeout=1800)
