@@ -47,6 +47,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "KSampler": {"steps": 20, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal"},
     "DuoLoRAZipRankMerge": {"resolution": SIDE},
     "DuoLoRABaselineMerge": {"resolution": SIDE},
+    "DuoLoRACompareGrid": {"cell": SIDE},
     "TrainLoraNode": {"training_dtype": "fp32", "lora_dtype": "fp32", "learning_rate": 0.001},
 }
 """Of the small model, by node."""
