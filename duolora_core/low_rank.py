@@ -44,8 +44,13 @@ class LowRank:
         return LowRank(self.up[:, keep], self.down[keep])
 
     def norm(self) -> float:
-        """Frobenius norm of ΔW, from two (rank, rank) Gram matrices; in float64, since they square the values."""
+        """Frobenius norm of ΔW, from two (rank, rank) Gram matrices; in float64, since they square the values.
+
+        Where ΔW itself is smaller than they are, from that: so a file's rank never costs more than its own size.
+        """
         up, down = self.up.to(torch.float64), self.down.to(torch.float64)
+        if self.rank**2 > up.shape[0] * down.shape[1]:
+            return float((up @ down).norm())
         gram_up = up.T @ up  # (rank, rank)
         gram_down = down @ down.T  # (rank, rank)
         return float((gram_up * gram_down).sum().clamp(min=0).sqrt())

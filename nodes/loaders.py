@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.lora_file import LoraFile, lora_from_tensors, read_lora, trigger_words
+from ..duolora_core.texts import listed
 from .host import files
 from .schema import schema
 from .sockets import CATEGORY, ConceptSocket, LoadedConcept, LoraModelSocket
@@ -132,5 +133,5 @@ def _describe(file: LoraFile, prompt: str, words: list[str]) -> str:
     ]
     if file.offsets:
         lines.append(f"bias and norm changes: {len(file.offsets)}")
-    lines += [f"skipped {key}: {reason}" for key, reason in file.skipped.items()]
+    lines += listed(f"skipped {key}: {reason}" for key, reason in file.skipped.items())
     return "\n".join(lines)

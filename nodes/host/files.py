@@ -11,7 +11,7 @@ from pathlib import Path
 import folder_paths
 
 from ...duolora_core.errors import FileTakenError, LoraFileError, SettingsError
-from ...duolora_core.lora_file import file_sha256
+from ...duolora_core.tensor_file import file_sha256
 
 _UNSAFE = re.compile(r'[\x00-\x1f<>:"|?*]')
 
