@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -10,11 +11,10 @@ from pathlib import Path
 
 import folder_paths
 
-from ...duolora_core.errors import FileTakenError, LoraFileError, SettingsError
-from ...duolora_core.tensor_file import file_sha256
-
-_UNSAFE = re.compile(r'[\x00-\x1f<>:"|?*]')
-
+from ...duolora_core.errors import FileTakenError, LoraFileError
+from ...duolora_core.save_name import save_place
+from ...duolora_core.tensor_file import file_sha256, open_regular
+from ...duolora_core.texts import printable
 
 MASKS_SUFFIX = ".masks.safetensors"
 
@@ -33,13 +33,20 @@ def lora_path(name: str) -> Path:
     """Raises LoraFileError if there is no such file any more."""
     path = folder_paths.get_full_path("loras", name)
     if path is None:
-        raise LoraFileError(f"{name} is not in the loras folders. Refresh the list (press R) and choose it again.")
+        raise LoraFileError(
+            f"{printable(name)} is not in the loras folders. Refresh the list (press R) and choose it again."
+        )
     return Path(path)
 
 
 def content_hash(path: Path) -> str:
-    """sha256 of a file; computed again only when its size or time changed."""
-    stat = path.stat()
+    """sha256 of a file; computed again only when its size or time changed.
+
+    Raises:
+        LoraFileError: the file cannot be read.
+    """
+    with open_regular(path) as file:
+        stat = os.fstat(file.fileno())
     return _content_hash(path, stat.st_mtime_ns, stat.st_size)
 
 
@@ -62,20 +69,9 @@ def save_numbered(prefix: str, suffix: str, write: Callable[[Path], object]) -> 
         SettingsError: the prefix leads out of the loras folder or is not a file name.
     """
     root = Path(folder_paths.get_folder_paths("loras")[0])
-    parts = [part.strip() for part in prefix.replace("\\", "/").split("/")]
-    bad = next((part for part in parts if part in ("", ".", "..") or _UNSAFE.search(part) or len(part) > 120), None)
-    if bad is not None:
-        raise SettingsError(
-            f"filename_prefix '{prefix}' cannot be used (because of '{bad}'). It is a name such as 'duolora/my_merge': "
-            "relative to the loras folder, without '..', drive letters or special characters."
-        )
-    folder = root.joinpath(*parts[:-1])
-    if not folder.resolve().is_relative_to(root.resolve()):
-        raise SettingsError(
-            f"filename_prefix '{prefix}' leads out of the loras folder through a link. Use another one."
-        )
-    for number in count(_next_number(folder, parts[-1], suffix)):
-        path = folder / f"{parts[-1]}_{number:05}{suffix}"
+    folder, stem = save_place(root, prefix)
+    for number in count(_next_number(folder, stem, suffix)):
+        path = folder / f"{stem}_{number:05}{suffix}"
         try:
             write(path)
         except FileTakenError:
