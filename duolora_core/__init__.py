@@ -16,7 +16,7 @@ Pure PyTorch: it knows no host. What it needs of a diffusion model is the `Denoi
 
 The files in reading order:
 
-- how a stranger's file is read: `texts`, `tensor_header`, `tensor_file`
+- how a stranger's file is read: `texts`, `tensor_header`, `tensor_file`, `picture_batch`
 - what a LoRA is: `low_rank`, `unet_layout`, `lora_keys`, `architecture`, `each_layer`, `lora_file`, `concept`, `pair`
 - what trains: `layer_priors`, `gates`, `gated_lora`, `denoiser`, `losses`, `config`, `evaluation`, `lessons`, `trainer`
 - what is seen meanwhile: `sampling`

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.lora_file import LoraFile, lora_from_tensors, read_lora, trigger_words
+from ..duolora_core.picture_batch import check_pictures
 from ..duolora_core.texts import listed
 from .host import files
 from .schema import schema
@@ -77,6 +80,8 @@ class _LoadConcept(io.ComfyNode):
     def execute(
         cls, lora_name: str, prompt: str, strength: float, lora: Any = None, pictures: Any = None
     ) -> io.NodeOutput:
+        if pictures is not None:
+            check_pictures(pictures, "pictures")
         file = _read(lora_name, lora)
         words = trigger_words(file.metadata)
         written = prompt.strip()
@@ -121,6 +126,8 @@ def _read(lora_name: str, lora: Any) -> LoraFile:
         return read_lora(files.lora_path(lora_name))
     if lora is None:
         raise SettingsError("No LoRA is chosen: pick a file, or connect a LORA_MODEL to the lora input.")
+    if not isinstance(lora, Mapping) or not all(isinstance(value, Tensor) for value in lora.values()):
+        raise SettingsError("The lora input holds no LORA_MODEL. Connect that of Train LoRA, or pick a file.")
     return lora_from_tensors(lora, "connected LORA_MODEL")
 
 
