@@ -12,13 +12,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .errors import LoraFileError
+from .errors import LoraFileError, SettingsError
 from .gates import Gates, open_gates
+from .layer_priors import Role, layer_roles
 from .lora_save import VERSION, write_safetensors
 from .pair import Basis, LoraPair
 from .tensor_file import read_tensors
 from .tensor_header import Header
 from .texts import json_of, printable
+from .unet_layout import UNetLayout
 
 _ROLES = ("content", "style")
 _BASES: dict[str, Basis] = {"svd": "svd", "factors": "factors"}
@@ -168,6 +170,18 @@ def gates_of(masks: Masks, pair: LoraPair) -> Gates:
             )
         gates.values[slot.whole] = values.to(torch.float32)
     return gates
+
+
+def roles_of(masks: Masks, layout: UNetLayout) -> dict[str, Role]:
+    """The roles of the layers by the prior that the masks were trained with.
+
+    Raises:
+        LoraFileError: the file's recipe names a prior that means nothing on this model.
+    """
+    try:
+        return layer_roles(layout, str(masks.recipe.get("config", {}).get("layer_prior", "none")))
+    except SettingsError as error:
+        raise LoraFileError(f"{masks.name}: its recipe is damaged or for another model. {error}") from error
 
 
 def _masks_metadata(pair: LoraPair, recipe: Mapping[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What is right to do with a stranger's file: merge it as the slow reference does, or refuse it in one clear message."""
+"""What is right to do with a stranger's file: to merge it as the slow reference does, or to refuse it clearly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from duolora_core import (
     DuoLoraError,
     LoraPair,
     kohya_state_dict,
-    layer_roles,
     make_merged,
     make_pair,
     open_gates,
@@ -29,7 +28,7 @@ from duolora_core import (
 )
 from duolora_core.lora_file import trigger_words
 from duolora_core.lora_save import FileInfo, metadata
-from duolora_core.masks_file import gates_of, read_masks
+from duolora_core.masks_file import gates_of, read_masks, roles_of
 from duolora_core.picture_batch import check_pictures
 from duolora_core.report import Prompts, findings
 from duolora_core.tensor_header import MOST_HEADER_BYTES
@@ -52,8 +51,17 @@ MOST_SECONDS = 20.0
 """Of the processor, for reading and merging one file: far above the slowest, far below a hang."""
 
 
-def lora_fault(path: Path) -> str | None:
-    """What is wrong with how a LoRA file is taken; None if it is merged rightly or refused well."""
+ANYTHING = ""
+"""Words that every refusal holds."""
+
+
+def lora_fault(path: Path, words_or_taken: str | None = ANYTHING) -> str | None:
+    """What is wrong with how a LoRA file is taken; None if it is merged rightly or refused well.
+
+    Args:
+        words_or_taken: what a refusal must say; None: it must be merged; ANYTHING: either will do
+    """
+    content = path.read_bytes() if path.is_file() and 0 < path.stat().st_size < 1 << 30 else b""
     merged: dict[str, Tensor] = {}
     words: list[str] = []
 
@@ -64,12 +72,17 @@ def lora_fault(path: Path) -> str | None:
         words.extend(trigger_words(file.metadata))
 
     fault, refused = _tried(merge, path)
-    if fault or refused:
+    if fault:
         return fault
+    if refused is not None:
+        expected = words_or_taken is not None and words_or_taken in refused
+        return None if expected else f"refused as: {refused}"
+    if words_or_taken:
+        return f"taken, not refused as {words_or_taken}"
     if not all(word.isprintable() and len(word) <= 300 for word in words):
         return f"trigger words that no prompt can hold: {words!r:.200}"
     try:
-        held = library_load(path.read_bytes())
+        held = library_load(content)
     except SafetensorError as error:
         return f"taken, although the format's own library refuses it: {error}"
     return _merge_fault(held, merged)
@@ -81,7 +94,7 @@ def masks_fault(path: Path) -> str | None:
 
     def load() -> None:
         held = read_masks(path)
-        layer_roles(layout(), str(held.recipe.get("config", {}).get("layer_prior", "none")))
+        roles_of(held, layout())
         inputs = held.recipe.get("inputs", {})
         own = [str(inputs.get(role, {}).get("prompt", "")) for role in ("content", "style")]
         findings({}, (), (), Prompts(own[0], own[1], str(held.recipe.get("combined_prompt", ""))))
@@ -164,19 +177,16 @@ class _Cost:
     peak: int | None
 
 
-def _tried(attempt: Callable[[], None], path: Path) -> tuple[str | None, bool]:
-    """(what went wrong, whether the file was refused)."""
+def _tried(attempt: Callable[[], None], path: Path) -> tuple[str | None, str | None]:
+    """(what went wrong, how the file was refused)."""
     before, started = _memory(reset=True), time.process_time()
-    refused = False
+    refused = fault = None
     try:
         attempt()
     except DuoLoraError as error:
-        refused, fault = True, _message_fault(error, printable(path.name))
-        error.__traceback__ = None
+        refused, fault = str(error), _message_fault(error, printable(path.name))
     except Exception as error:  # the very thing that must not happen
-        return f"{type(error).__name__}: {error!s:.500}", False
-    else:
-        fault = None
+        return f"{type(error).__name__}: {error!s:.500}", None
     after = _memory()
     peak = None if before is None or after is None else after["VmHWM"] - before["VmRSS"]
     return fault or _cost_fault(_Cost(time.process_time() - started, peak), path), refused
@@ -190,7 +200,7 @@ def _message_fault(error: DuoLoraError, name: str) -> str | None:
         return f"a message that cannot be printed: {text!r}"
     if name not in text:
         return f"a message that does not name {name}: {text}"
-    if re.search(r"Traceback|object at 0x", text) or not text.endswith("."):
+    if re.search(r"Traceback|object at 0x", text) or not text.endswith((".", "?")):
         return f"a message that is not written for people: {text}"
     return None
 
