@@ -16,7 +16,7 @@ from .texts import printable
 LENGTH_BYTES = 8
 MOST_HEADER_BYTES = 16 << 20
 """That of a LoRA of every layer of SDXL has 0.4 MB; some trainers add the tags of all their pictures, a few MB."""
-MOST_KEYS = 100_000
+MOST_KEYS = 30_000
 """A LoRA of every layer of SDXL and both text encoders has about 4,000."""
 MOST_KEY_LENGTH = 256
 MOST_DIMENSIONS = 8

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from duolora_core import kohya_state_dict, make_merged, make_pair, open_gates, place, tensor_file
 from duolora_core.lora_save import FileInfo, metadata, write_safetensors
-from duolora_core.tensor_header import MOST_HEADER_BYTES
+from duolora_core.tensor_header import MOST_HEADER_BYTES, MOST_KEYS
 from robust.spoiling import packed
 from robust.strangers import KEYS, TEXT_KEYS, healthy
 from robust.verdicts import lora_fault
@@ -273,8 +273,8 @@ def cases() -> dict[str, Case]:
         "seven GB of holes": Case(_sparse(7 << 30), "bytes"),
         "the same key twice": Case(_file(packed(f'{{"a":{{{entry}}},"a":{{{entry}}}}}'.encode(), b"1234")), "twice"),
         "overlapping": Case(_file(packed(f'{{"a":{{{entry}}},"b":{{{entry}}}}}'.encode(), b"1234")), "begins at byte"),
-        "a million keys": Case(_file(lambda: _many(250_000)), "more than 100000 entries"),
-        "ninety thousand keys": Case(_file(lambda: _many(90_000)), "no LoRA weights"),
+        "a quarter of a million keys": Case(_file(lambda: _many(250_000)), "more than 30000 entries"),
+        "as many keys as are read": Case(_file(lambda: _many(MOST_KEYS - 1)), "no LoRA weights"),
         "a number of many digits": Case(
             _file(packed(b'{"a":{"dtype":"F32","shape":[' + b"9" * 4000 + b'],"data_offsets":[0,4]}}', b"1234")),
             "makes no sense",
