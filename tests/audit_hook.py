@@ -20,6 +20,7 @@ CODE = ("exec", "compile", "pickle.find_class", "marshal.load", "ctypes.dlopen",
 FILES = {"os.rename": 2, "os.link": 2, "os.symlink": 2, "os.remove": 1, "os.mkdir": 1, "os.rmdir": 1, "os.truncate": 1}
 """Events that change files, and how many of their arguments are paths."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_STANDARD_LIBRARY = str(Path(os.__file__).parent)
 _HARMLESS = ("socket.__new__", "socket.gethostname")
 
 
@@ -28,9 +29,12 @@ class Watch:
 
     Args:
         folders: the only ones below which files may be written
+        code_of: code made from data counts only where a file below this folder asks for it; None: it always counts.
+            A host makes namedtuples, which Python does by `eval`.
     """
 
-    def __init__(self, folders: Sequence[Path]):
+    def __init__(self, folders: Sequence[Path], code_of: Path | None = None):
+        self.code_of = code_of
         self.folders = [os.path.realpath(folder) for folder in folders]
         self.found: list[str] = []
         self._on = False
@@ -63,7 +67,8 @@ class Watch:
             return None if event in _HARMLESS else f"{arguments!r:.200}"
         if event.startswith(CODE):
             # Code that an import runs lies in files of the installation; a library may import late.
-            return None if _importing() else f"{arguments!r:.200}"
+            theirs = self.code_of is not None and not _asked_for_below(self.code_of)
+            return None if theirs or _importing() else f"{arguments!r:.200}"
         if event == "open":
             path, mode, flags = arguments
             writes = any(c in mode for c in "wax+") if isinstance(mode, str) else bool((flags or 0) & _WRITING)
@@ -83,6 +88,17 @@ def _importing() -> bool:
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
+        frame = frame.f_back
+    return False
+
+
+def _asked_for_below(folder: Path) -> bool:
+    """Whether the innermost file that is neither Python's nor an installed package's lies below this folder."""
+    frame = sys._getframe(3)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not (file.startswith((_STANDARD_LIBRARY, "<")) or "site-packages" in file):
+            return file.startswith(os.fspath(folder))
         frame = frame.f_back
     return False
 

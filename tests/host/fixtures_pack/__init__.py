@@ -1,4 +1,4 @@
-"""Nodes that only the host tests use: tiny encoders, the shapes world, a full device, and looks into a model."""
+"""Nodes for the host tests alone: tiny encoders, the shapes world, a full device, a look into a model, a watch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from .scarce_memory import ScarceMemory
 from .shapes_world import ShapesWorld
 from .tiny_clip import TinyCLIP
 from .tiny_vision import TinyVision
+from .watch import Watching
 
 
 class FixturesExtension(ComfyExtension):
@@ -17,7 +18,7 @@ class FixturesExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes."""
-        return [TinyCLIP, ShapesWorld, ModelDigest, Denoise, ScarceMemory, TinyVision]
+        return [TinyCLIP, ShapesWorld, ModelDigest, Denoise, ScarceMemory, TinyVision, Watching]
 
 
 async def comfy_entrypoint() -> FixturesExtension:
