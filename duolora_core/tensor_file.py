@@ -133,7 +133,7 @@ def _data(file: BufferedReader, header: Header, name: str, hashed: Callable[[mem
         data = torch.empty(header.size, dtype=torch.uint8)
     except RuntimeError as error:  # how PyTorch says that the CPU has no memory left
         raise LoraFileError(f"{name}: no memory for its {header.size / 2**30:.1f} GB. Close other programs.") from error
-    buffer = memoryview(data.numpy())
+    buffer = data.numpy().data
     done = 0
     while done < header.size:
         count = file.readinto(buffer[done : done + _CHUNK])

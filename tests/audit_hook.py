@@ -6,6 +6,7 @@ again, so a `Watch` is switched on and off. What native code does by itself rais
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import threading
@@ -84,7 +85,7 @@ class Watch:
 
 
 def _importing() -> bool:
-    frame = sys._getframe()
+    frame = inspect.currentframe()
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -94,10 +95,10 @@ def _importing() -> bool:
 
 def _asked_for_below(folder: Path) -> bool:
     """Whether the innermost file that is neither Python's nor an installed package's lies below this folder."""
-    frame = sys._getframe(3)
+    frame = inspect.currentframe()
     while frame is not None:
         file = frame.f_code.co_filename
-        if not (file.startswith((_STANDARD_LIBRARY, "<")) or "site-packages" in file):
+        if not (file.startswith((_STANDARD_LIBRARY, "<")) or file == __file__ or "site-packages" in file):
             return file.startswith(os.fspath(folder))
         frame = frame.f_back
     return False
@@ -105,8 +106,9 @@ def _asked_for_below(folder: Path) -> bool:
 
 def _caller() -> str:
     """The innermost few lines of Python, for whoever reads a failure."""
-    frame, lines = sys._getframe(2), []
+    frame, lines = inspect.currentframe(), list[str]()
     while frame is not None and len(lines) < 6:
-        lines.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        if frame.f_code.co_filename != __file__:
+            lines.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
         frame = frame.f_back
     return " < ".join(lines)

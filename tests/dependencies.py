@@ -38,10 +38,11 @@ def licence(package: str) -> str:
         held = metadata(package)
     except PackageNotFoundError:
         return "not installed here"
-    first = (held.get("License-Expression") or held.get("License") or "").strip().splitlines()
+    fields = held.get_all("License-Expression") or held.get_all("License") or [""]
+    first = str(fields[0]).strip().splitlines()
     if first and len(first[0]) < 120:
         return first[0]
-    classifiers = [each for each in held.get_all("Classifier", []) if each.startswith("License ::")]
+    classifiers = [each for each in held.get_all("Classifier") or [] if each.startswith("License ::")]
     return classifiers[0].rpartition(" :: ")[2] if classifiers else "see its own files"
 
 

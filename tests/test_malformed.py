@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -61,5 +62,5 @@ def test_the_verdict_sees_a_wrong_merge_and_a_file_taken_that_should_not_be(
     path = tmp_path / "odd.safetensors"
     path.write_bytes(spoiling.good_lora())
     assert verdicts.lora_fault(path, "twice") == "taken, not refused as twice"
-    monkeypatch.setattr(verdicts, "place", lambda file, layout: place(file, layout, 2.0))
+    monkeypatch.setattr(verdicts, "place", functools.partial(place, strength=2.0))
     assert "is off by" in (verdicts.lora_fault(path) or "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,7 +91,9 @@ PREFIXES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(prefix=PREFIXES)
 def test_no_text_writes_outside_of_the_folder(prefix: str) -> None:
     """Really written, to a folder that holds links out and into itself, and a file where a folder might be."""
@@ -148,7 +150,7 @@ def test_a_link_at_the_files_own_name_is_not_followed(tmp_path: Path) -> None:
 
 
 @contextmanager
-def somebody_else() -> Iterator[None]:
+def somebody_else() -> Generator[None, None, None]:
     """Without root's right to write everywhere."""
     if os.geteuid() != 0:
         yield

@@ -121,23 +121,51 @@ class Unpickled:
         return print, ()
 
 
-def connect(_: Path) -> None:
+def connects(_: Path) -> None:
     with socket.socket() as one:
         one.settimeout(0.1)
         one.connect_ex(("127.0.0.1", 9))
 
 
+def looks_up(_: Path) -> None:
+    socket.getaddrinfo("localhost", 80)
+
+
+def starts(_: Path) -> None:
+    subprocess.run([sys.executable, "-c", ""], check=True)
+
+
+def unpickles(_: Path) -> None:
+    pickle.loads(pickle.dumps(Unpickled()))  # noqa: S301 - the very thing to catch
+
+
+def evaluates(_: Path) -> None:
+    eval("1")  # noqa: S307 - the same
+
+
+def writes(folder: Path) -> None:
+    (folder / "a").write_text("x", encoding="utf-8")
+
+
+def makes_a_folder(folder: Path) -> None:
+    (folder / "a").mkdir()
+
+
+def links(folder: Path) -> None:
+    (folder / "a").symlink_to("b")
+
+
 @pytest.mark.parametrize(
     ("action", "event"),
     [
-        (connect, "socket.connect"),
-        (lambda _: socket.getaddrinfo("localhost", 80), "socket.getaddrinfo"),
-        (lambda _: subprocess.run([sys.executable, "-c", ""], check=True), "subprocess.Popen"),
-        (lambda _: pickle.loads(pickle.dumps(Unpickled())), "pickle.find_class"),  # noqa: S301 - the very thing to catch
-        (lambda _: eval("1"), "exec"),  # noqa: S307 - the same
-        (lambda folder: (folder / "a").write_text("x"), "open"),
-        (lambda folder: (folder / "a").mkdir(), "os.mkdir"),
-        (lambda folder: (folder / "a").symlink_to("b"), "os.symlink"),
+        (connects, "socket.connect"),
+        (looks_up, "socket.getaddrinfo"),
+        (starts, "subprocess.Popen"),
+        (unpickles, "pickle.find_class"),
+        (evaluates, "exec"),
+        (writes, "open"),
+        (makes_a_folder, "os.mkdir"),
+        (links, "os.symlink"),
     ],
 )
 def test_the_watch_catches(action: Callable[[Path], object], event: str, watch: Watch, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def _corpus() -> tuple[int, int]:
     failed = 0
     found = corpus.cases()
     for name, case in found.items():
-        faulthandler.dump_traceback_later(LONGEST, exit=True, file=sys.__stderr__)
+        _end_a_hang()
         with TemporaryDirectory() as folder:
             fault = case.fault(Path(folder))
             if (Path(folder) / "unpickled").exists():
@@ -94,7 +94,7 @@ def _tried(name: str, inputs: SearchStrategy[T], judge: Callable[[T], str | None
         max_examples=count,
         database=None,
         deadline=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
         phases=(Phase.generate, Phase.shrink),
         report_multiple_bugs=False,
     )
@@ -108,7 +108,7 @@ def _tried(name: str, inputs: SearchStrategy[T], judge: Callable[[T], str | None
             raise Fault(fault)
 
     smallest: list[tuple[T, str]] = []
-    faulthandler.dump_traceback_later(LONGEST, exit=True, file=sys.__stderr__)
+    _end_a_hang()
     try:
         attempt()
     except Fault:
@@ -116,6 +116,11 @@ def _tried(name: str, inputs: SearchStrategy[T], judge: Callable[[T], str | None
         _say(f"FAILED {name}: {fault}\n  with {_kept(one)}")
         return tried, 1
     return tried, 0
+
+
+def _end_a_hang() -> None:
+    if sys.__stderr__ is not None:
+        faulthandler.dump_traceback_later(LONGEST, exit=True, file=sys.__stderr__)
 
 
 def _kept(one: object) -> str:
