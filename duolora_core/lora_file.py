@@ -185,9 +185,13 @@ def _entry(layer: str, held: Mapping[Part, tuple[str, Tensor]], name: str) -> En
     shapes = f"up {tuple(up.shape)}, down {tuple(down.shape)}" + (
         f", mid {tuple(mid.shape)}" if mid is not None else ""
     )
-    fits = up.ndim in (2, 4) and down.ndim in (2, 4) and up.shape[1] == (down if mid is None else mid).shape[0]
-    if mid is not None:
-        fits = fits and mid.ndim == 4 and mid.shape[1] == down.shape[0] and down.shape[2:] in ((), (1, 1))
+    fits = up.ndim in (2, 4) and down.ndim in (2, 4)
+    if mid is None:
+        fits = fits and up.shape[1] == down.shape[0]
+    else:
+        fits = (
+            fits and mid.ndim == 4 and (up.shape[1], down.shape[0]) == mid.shape[:2] and down.shape[2:] in ((), (1, 1))
+        )
     empty = any(0 in tensor.shape for tensor in (up, down, mid) if tensor is not None)
     if not fits or empty or (up.ndim == 4 and up.shape[2:] != (1, 1)):
         raise LoraFileError(

@@ -61,9 +61,9 @@ class Header:
     size: int
 
 
-def unreadable(name: str, why: str) -> LoraFileError:
+def unreadable(name: str, why: str, mend: str = "Download it again; it may be cut short") -> LoraFileError:
     """The error for a file that is not what its suffix says."""
-    return LoraFileError(f"{name} is not a readable safetensors file ({why}). Download it again.")
+    return LoraFileError(f"{name} is not a readable safetensors file ({why}). {mend}.")
 
 
 def check_key(key: str, name: str) -> None:
@@ -85,11 +85,13 @@ def header_length(start: bytes, size: int, name: str) -> int:
         LoraFileError: the file is too short for it, or it is more than any LoRA needs.
     """
     if len(start) < LENGTH_BYTES:
-        raise unreadable(name, f"it has only {size} bytes; it may be cut short")
+        raise unreadable(name, f"it has only {size} bytes")
     length = int.from_bytes(start, "little")
     if length > size - LENGTH_BYTES:
         disguise = next((what for magic, what in _DISGUISES if start.startswith(magic)), None)
-        raise unreadable(name, disguise or "its header is longer than the file; it may be cut short")
+        if disguise is not None:
+            raise unreadable(name, disguise, "Get the real .safetensors file from where it came")
+        raise unreadable(name, "its header is longer than the file")
     if length > MOST_HEADER_BYTES:
         raise unreadable(name, f"its header has {length >> 20} MB, the most that is read is {MOST_HEADER_BYTES >> 20}")
     return length
@@ -104,7 +106,7 @@ def parse_header(raw: bytes, size: int, name: str) -> Header:
     try:
         table: Any = json.loads(raw, object_pairs_hook=_Objects(name))
     except (ValueError, RecursionError) as error:
-        raise unreadable(name, "its header is not JSON; it may be damaged") from error
+        raise unreadable(name, "its header is not JSON") from error
     if not isinstance(table, dict):
         raise unreadable(name, "its header is not a table")
     entries = cast(dict[str, Any], table)
@@ -116,10 +118,10 @@ def parse_header(raw: bytes, size: int, name: str) -> Header:
     end = 0
     for key, slot in sorted(slots.items(), key=lambda item: (item[1].begin, item[1].end)):
         if slot.begin != end:
-            raise unreadable(name, f"{key} begins at byte {slot.begin} of the data instead of {end}; it is damaged")
+            raise unreadable(name, f"{key} begins at byte {slot.begin} of the data instead of {end}")
         end = slot.end
     if end != size:
-        raise unreadable(name, f"its tensors take {end} bytes but {size} are there; it may be cut short")
+        raise unreadable(name, f"its tensors take {end} bytes but {size} are there")
     return Header(slots, metadata, size)
 
 
@@ -164,5 +166,5 @@ def _slot(key: str, entry: Any, name: str) -> Slot:
         what = printable(dtype, 20) if isinstance(dtype, str) else "no dtype at all"
         raise unreadable(name, f"{key} is stored as {what}; LoRAs are stored as {', '.join(_DTYPES)}")
     if math.prod(shape) * _DTYPES[dtype].itemsize != end - begin:
-        raise unreadable(name, f"{key} has {end - begin} bytes, not what its shape needs; it is damaged")
+        raise unreadable(name, f"{key} has {end - begin} bytes, not what its shape needs")
     return Slot(_DTYPES[dtype], tuple(shape), begin, end)

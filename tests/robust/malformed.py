@@ -25,8 +25,8 @@ from robust import corpus, spoiling, strangers
 from robust.verdicts import lora_fault, masks_fault, pictures_fault
 
 SEED = 20_260_101
-COUNT = 6000
-"""Inputs of the strategies in a whole run, about a minute on one core."""
+COUNT = 4000
+"""Inputs of the strategies in a whole run: half a minute to a minute of one core."""
 LONGEST = 300
 """Seconds after which one group of inputs is a hang: it says where, and the process ends."""
 
