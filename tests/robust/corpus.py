@@ -120,6 +120,9 @@ def cases() -> dict[str, Case]:
         "rank above the layer": Case(written(saved(wide)), TAKEN),
         "rank of a text layer above all": Case(written(saved(text)), TAKEN),
         "core above the layer": Case(written(saved(tucker)), "core of rank 20000"),
+        "core without dimensions": Case(
+            written(saved({f"{KEYS[0]}.lora_mid.weight": torch.tensor(1.0)})), "do not fit each other"
+        ),
         "core in a text layer": Case(written(saved(core)), "text encoders have none"),
         "rank 0": Case(written(saved({up: torch.ones(width, 0), down: torch.ones(0, inputs)})), "do not fit"),
         "up without down": Case(written(saved({down: None})), "no down weight"),
