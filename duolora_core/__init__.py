@@ -20,7 +20,7 @@ The files in reading order:
 - what trains: `layer_priors`, `gates`, `gated_lora`, `denoiser`, `losses`, `config`, `evaluation`, `lessons`, `trainer`
 - what is seen meanwhile: `sampling`
 - what it needs: `activations`, `memory`, `plans`
-- what comes out: `merged`, `dials`, `lora_save`, `masks_file`
+- what comes out: `merged`, `dials`, `safetensors_bytes`, `whole_file`, `lora_save`, `masks_file`
 - what it says: `layer_kinds`, `overlap`, `scores`, and `report` (words and pictures; not imported here)
 - what others do: `baselines`, `core_space`, `zip_lora`
 """

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import count
 from pathlib import Path
 
 import folder_paths
 
-from ...duolora_core.errors import FileTakenError, LoraFileError, SettingsError
+from ...duolora_core.errors import LoraFileError, SettingsError
 from ...duolora_core.lora_file import file_sha256
+from ...duolora_core.whole_file import write_numbered
 
 _UNSAFE = re.compile(r'[\x00-\x1f<>:"|?*]')
 
@@ -74,19 +74,4 @@ def save_numbered(prefix: str, suffix: str, write: Callable[[Path], object]) -> 
         raise SettingsError(
             f"filename_prefix '{prefix}' leads out of the loras folder through a link. Use another one."
         )
-    for number in count(_next_number(folder, parts[-1], suffix)):
-        path = folder / f"{parts[-1]}_{number:05}{suffix}"
-        try:
-            write(path)
-        except FileTakenError:
-            continue  # another save took the number in the meantime
-        return path.relative_to(root).as_posix()
-    raise AssertionError("unreachable")
-
-
-def _next_number(folder: Path, stem: str, suffix: str) -> int:
-    pattern = re.compile(re.escape(stem) + r"_(\d+)" + re.escape(suffix) + "$")
-    taken = (
-        [int(match[1]) for path in folder.glob("*") if (match := pattern.match(path.name))] if folder.is_dir() else []
-    )
-    return max(taken, default=0) + 1
+    return write_numbered(folder, parts[-1], suffix, write).relative_to(root).as_posix()
