@@ -17,7 +17,8 @@ Pure PyTorch: it knows no host. What it needs of a diffusion model is the `Denoi
 The files in reading order:
 
 - what a LoRA is: `low_rank`, `unet_layout`, `lora_keys`, `architecture`, `each_layer`, `lora_file`, `concept`, `pair`
-- what trains: `layer_priors`, `gates`, `gated_lora`, `denoiser`, `losses`, `config`, `evaluation`, `lessons`, `trainer`
+- what trains: `layer_priors`, `gates`, `gated_lora`, `denoiser`, `losses`, `config`, `evaluation`, `lessons`,
+  `training_state`, `trainer`
 - what is seen meanwhile: `sampling`
 - what it needs: `activations`, `memory`, `plans`
 - what comes out: `merged`, `dials`, `safetensors_bytes`, `whole_file`, `lora_save`, `masks_file`
