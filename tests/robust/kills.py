@@ -102,7 +102,6 @@ def _all_kills(workers: Any, folder: Path, kills: int) -> tuple[Counter[str], in
 
 def _saving(folder: Path, told: Connection, call: int | None) -> None:
     """A child's life: says when it begins to save and when it has saved, unless it dies at its `call`-th call."""
-    folder.mkdir(exist_ok=True)
     tensors, calls = _tensors(1), 0
     told.send(None)
     started = time.perf_counter()
@@ -137,15 +136,19 @@ def _child(workers: Any, target: Callable[..., None], *arguments: object) -> Ite
 
 
 def _length_of_a_save(workers: Any, folder: Path) -> tuple[int, float]:
-    """(calls, seconds) of one save that nobody disturbs: the seconds without counting calls."""
-    calls, seconds = 0, 0.0
-    for call in (-1, None, None):
+    """(calls, seconds) of one save that nobody disturbs, the seconds without counting calls.
+
+    The first save of a process compiles patterns and fills caches, so one is made here before children are forked.
+    """
+    folder.mkdir()
+    _save(folder, 1, _tensors(1)).unlink()
+    lengths: list[tuple[int, float]] = []
+    for call in (-1, None, None, None):
         with _child(workers, _saving, folder, call) as (_, told):
-            found, seconds = told.recv()
-            calls = max(calls, found)
+            lengths.append(told.recv())
         for path in folder.iterdir():
             path.unlink()
-    return calls, seconds
+    return lengths[0][0], min(seconds for _, seconds in lengths[1:])
 
 
 def _killed(workers: Any, folder: Path, call: int | None, delay: float) -> None:
