@@ -147,16 +147,15 @@ def test_a_name_is_taken_as_soon_as_its_file_is_being_written(tmp_path: Path) ->
         second = write_numbered(tmp_path, "merged", ".safetensors", lambda path: write_whole(path, [b"second"]))
         assert second.name == "merged_00002.safetensors"
 
-    first = write_numbered(tmp_path, "merged", ".safetensors", once(chunks()))
+    def write(path: Path) -> None:
+        write_whole(path, chunks())
+
+    first = write_numbered(tmp_path, "merged", ".safetensors", write)
     assert first.name == "merged_00001.safetensors"
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
         "merged_00001.safetensors": b"first",
         "merged_00002.safetensors": b"second",
     }
-
-
-def once(chunks: Iterator[bytes]) -> Any:
-    return lambda path: write_whole(path, chunks)
 
 
 def test_numbers_go_on_after_the_highest(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -121,7 +121,9 @@ def _saving(folder: Path, told: Connection, call: int | None) -> None:
 
 
 @contextmanager
-def _child(workers: Any, target: Callable[..., None], *arguments: object) -> Iterator[tuple[BaseProcess, Connection]]:
+def _child(
+    workers: Any, target: Callable[..., None], *arguments: object
+) -> Generator[tuple[BaseProcess, Connection], None, None]:
     ours, theirs = workers.Pipe()
     process: BaseProcess = workers.Process(target=target, args=(*arguments[:1], theirs, *arguments[1:]))
     process.start()
