@@ -12,10 +12,13 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+from .errors import LoraFileError
 from .lora_file import file_sha256
 
 TICK = 3.0
 """Seconds. The coarsest clock of a file system in use is FAT's, which counts in steps of two."""
+
+_TRIES = 3
 
 _State = tuple[int, int, int, int, int]
 
@@ -25,13 +28,15 @@ def content_hash(path: Path) -> str:
 
     Raises:
         OSError: there is no such file, or it cannot be read.
+        LoraFileError: it does not stop changing.
     """
-    while True:
+    for _ in range(_TRIES):
         before = _state(path)
         settled = time.time() - max(before[:2]) / 1e9 > TICK
         found = _remembered(path, before) if settled else file_sha256(path)
         if _state(path) == before:  # else it changed while it was read
             return found
+    raise LoraFileError(f"{path.name} is being written at this moment. Wait until it is complete, and queue again.")
 
 
 def _state(path: Path) -> _State:

@@ -12,6 +12,7 @@ import pytest
 
 from duolora_core import content_hash as module
 from duolora_core.content_hash import TICK, content_hash
+from duolora_core.errors import LoraFileError
 
 LONG_AGO = 1_600_000_000_000_000_000
 
@@ -93,6 +94,16 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(file: Path, monkeypa
 
     monkeypatch.setattr(module, "file_sha256", disturbed)
     assert content_hash(file) == sha256(b"and to even more")
+
+
+def test_a_file_that_never_stops_changing_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def growing(path: Path) -> str:
+        path.write_bytes(path.read_bytes() + b"more")
+        return ""
+
+    monkeypatch.setattr(module, "file_sha256", growing)
+    with pytest.raises(LoraFileError, match=r"a\.safetensors is being written"):
+        content_hash(file)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
