@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, Enum, torch.dtype, torch.device)
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_WHOLE = 1024
-"""Tensors of at most so many elements count whole; of larger ones, as many are looked at. Training a checkpoint further
-moves all of its weights."""
+_WHOLE, _LOOKED_AT = 1024, 64
+"""Tensors of at most so many elements count whole; of larger ones so many are looked at, spread over all. Training a
+checkpoint further moves all of its weights."""
 
 _DEPTH = 10
 
@@ -96,6 +96,6 @@ def _sample(tensor: Tensor) -> bytes:
     count = bits.numel()
     if count <= _WHOLE:
         return bits.cpu().contiguous().view(torch.uint8).numpy().tobytes()
-    places = np.unravel_index(np.linspace(0, count - 1, _WHOLE).astype(np.int64), tuple(bits.shape))
+    places = np.unravel_index(np.linspace(0, count - 1, _LOOKED_AT).astype(np.int64), tuple(bits.shape))
     found = bits[tuple(torch.from_numpy(place).to(bits.device) for place in places)]
     return found.cpu().numpy().tobytes()
