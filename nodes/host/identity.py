@@ -29,14 +29,17 @@ _DEPTH = 10
 
 def identity(patcher: Any) -> str:
     """sha256 of a ModelPatcher: its weights as in their file, patches on them, replaced objects, options, wrappers."""
-    # The host hands out the original weights, also where patches are in force at this moment.
-    weights = {name: (weight, patches) for name, ((weight, _), *patches) in patcher.get_key_patches().items()}
-    held = {
-        "weights": weights,
-        "objects": patcher.object_patches,
-        "options": patcher.model_options,
-        "wrappers": getattr(patcher, "wrappers", {}),
-    }
+    network, backup = patcher.model, patcher.backup
+    with patcher.use_ejected():
+        tensors = [*network.named_parameters(), *network.named_buffers()]
+        held = {
+            # Where patches are in force at this moment, the host keeps the original.
+            "weights": {name: backup[name].weight if name in backup else tensor for name, tensor in tensors},
+            "patches": patcher.patches,
+            "objects": patcher.object_patches,
+            "options": patcher.model_options,
+            "wrappers": patcher.wrappers,
+        }
     digest = hashlib.sha256()
     for part in _parts(held, ()):
         digest.update(part + b"\0")
@@ -55,10 +58,11 @@ def _parts(value: Any, inside: tuple[int, ...]) -> Iterator[bytes]:
     if isinstance(value, _PLAIN):
         yield repr(value).encode("utf-8", "replace")
         return
-    yield ",".join(f"{cls.__module__}.{cls.__qualname__}" for cls in type(value).__mro__[:-1]).encode()
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor):  # a parameter or not: the host keeps originals either way
         yield f"{value.dtype}{tuple(value.shape)}".encode() + _sample(value)
-    elif id(value) not in inside and len(inside) < _DEPTH:
+        return
+    yield ",".join(f"{cls.__module__}.{cls.__qualname__}" for cls in type(value).__mro__[:-1]).encode()
+    if id(value) not in inside and len(inside) < _DEPTH:
         for each in _content(value):
             yield from _parts(each, (*inside, id(value)))
     yield b"."
