@@ -1,4 +1,4 @@
-"""Nodes that only the host tests use: tiny encoders, the shapes world, a full device, and looks into a model."""
+"""Nodes that only the host tests use: tiny models, the shapes world, a full device, and looks into a model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .denoise import Denoise
 from .model_digest import ModelDigest
+from .narrow_sdxl import NarrowSDXL
 from .scarce_memory import ScarceMemory
 from .shapes_world import ShapesWorld
 from .tiny_clip import TinyCLIP
@@ -17,7 +18,7 @@ class FixturesExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes."""
-        return [TinyCLIP, ShapesWorld, ModelDigest, Denoise, ScarceMemory, TinyVision]
+        return [TinyCLIP, NarrowSDXL, ShapesWorld, ModelDigest, Denoise, ScarceMemory, TinyVision]
 
 
 async def comfy_entrypoint() -> FixturesExtension:
