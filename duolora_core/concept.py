@@ -99,13 +99,13 @@ def _unet_low_rank(spelled: str, entry: Entry, shape: tuple[int, ...], strength:
 
 
 def _flat(entry: Entry, strength: float) -> LowRank:
-    """The entry as two matrices in float32, each copied once; a Tucker core, alpha / rank and `strength` in `down`."""
+    """The entry as two matrices in float32, a Tucker core, alpha / rank and `strength` multiplied in."""
     up, down = (t.detach().to("cpu", torch.float32, copy=True) for t in (entry.up, entry.down))
     if entry.mid is not None:
         mid = entry.mid.detach().to("cpu", torch.float32)
         down = torch.einsum("rskl,si->rikl", mid, down.flatten(1))  # (rank, in, kh, kw)
     scale = 1.0 if entry.alpha is None else entry.alpha / entry.rank
-    return LowRank(up.flatten(1), down.flatten(1).mul_(scale * strength))
+    return LowRank(up.flatten(1), down.flatten(1).mul_(scale * strength)).balanced()
 
 
 def _once(name: str, taken: Mapping[str, object], spelled: str, file: LoraFile) -> None:
