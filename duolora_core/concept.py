@@ -128,7 +128,7 @@ def _flat(spelled: str, entry: Entry, strength: float, file: LoraFile) -> LowRan
     low_rank = LowRank(up.flatten(1), down.flatten(1).mul_(scale * strength))
     scaled = "" if entry.alpha is None else f", alpha {entry.alpha:g}"
     _refuse_absurd(f"layer {spelled} (strength {strength:g}{scaled})", low_rank.up, file, low_rank.down)
-    return low_rank
+    return low_rank.balanced()
 
 
 def _refuse_absurd(what: str, one: Tensor, file: LoraFile, other: Tensor | None = None) -> None:
