@@ -60,8 +60,8 @@ def run_zip_lora(
     config = ZipLoraConfig(
         steps=steps, learning_rate=options.config.learning_rate, micro_batch=options.config.micro_batch, seed=seed
     )
-    # ZipLoRA sees each picture under its own prompt alone; the studio wants a combined one all the same.
-    combined_prompt = f"{content.prompt}, {style.prompt}"
+    # ZipLoRA sees each picture under its own prompt alone: it has no use for the combined one of the studio.
+    combined_prompt = content.prompt
     settings, total = {"method": "ZipLoRA", "axis": axis, **asdict(config)}, open_masks(pair, axis).values.numel()
     keeper = keeper_for(studio, (content, style), combined_prompt, settings, total, steps)
     content_pictures, style_pictures = studio.pictures(content, style, pair, combined_prompt, seed, keeper.latents)

@@ -13,6 +13,7 @@ from .shapes_world import ShapesWorld
 from .tiny_clip import TinyCLIP
 from .tiny_vision import TinyVision
 from .watch import Watching
+from .world_checkpoint import accept_world_checkpoints
 
 
 class FixturesExtension(ComfyExtension):
@@ -35,4 +36,5 @@ class FixturesExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> FixturesExtension:
     """Called by ComfyUI when it loads the pack."""
+    accept_world_checkpoints()
     return FixturesExtension()
