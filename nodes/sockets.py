@@ -38,6 +38,10 @@ class LoadedConcept:
     strength: float
     pictures: Tensor | None
 
+    def __str__(self) -> str:
+        """What the host shows of a failed node's inputs; every tensor of a LoRA printed would take half a minute."""
+        return f"{self.role} LoRA {self.file.name} at strength {self.strength:g}"
+
 
 @dataclass(frozen=True)
 class MergeOptions:
@@ -80,3 +84,7 @@ class MergeResult:
     pair: LoraPair | None = None
     gates: Gates | None = None
     roles: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """As of `LoadedConcept`."""
+        return f"merge of {' and '.join(self.sources)}"

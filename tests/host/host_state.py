@@ -34,14 +34,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:100]}… ({len(text)} characters)"
 
 
-def process_state() -> dict[str, Any]:
+def process_state(with_random_numbers: bool) -> dict[str, Any]:
     """Modes, random numbers and threads of this process, as seen by the calling thread."""
     matmul = torch.backends.cuda.matmul
-    kind, keys, *place = np.random.get_state()  # noqa: NPY002 (the global generator is the one to look at)
-    return {
-        "torch random numbers": torch.random.get_rng_state().numpy().tobytes(),
-        "python random numbers": random.getstate(),
-        "numpy random numbers": (kind, np.asarray(keys).tobytes(), *place),
+    return (random_state() if with_random_numbers else {}) | {
         "grad mode": torch.is_grad_enabled(),
         "inference mode": torch.is_inference_mode_enabled(),
         "autocast": (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
@@ -51,6 +47,16 @@ def process_state() -> dict[str, Any]:
         "threads of torch": torch.get_num_threads(),
         "module hooks of all modules": _global_hooks(),
         "threads": sorted(thread.name for thread in threading.enumerate()),
+    }
+
+
+def random_state() -> dict[str, Any]:
+    """The global generators on the CPU."""
+    kind, keys, *place = np.random.get_state()
+    return {
+        "torch random numbers": torch.random.get_rng_state().numpy().tobytes(),
+        "python random numbers": random.getstate(),
+        "numpy random numbers": (kind, np.asarray(keys).tobytes(), *place),
     }
 
 
@@ -124,10 +130,8 @@ class Bits:
     def changed(self) -> list[str]:
         """Parameters and buffers that are no longer bit for bit what they were."""
         now = dict(named_tensors(self._root))
-        same = {name for name, kept in self._kept.items() if name in now and _equal(kept, now[name])}
-        return sorted(self._kept.keys() | now.keys() - same) if now.keys() != self._kept.keys() else sorted(
-            now.keys() - same
-        )
+        other = {name for name, kept in self._kept.items() if name not in now or not _equal(kept, now[name])}
+        return sorted(other | (now.keys() - self._kept.keys()))
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

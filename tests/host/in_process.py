@@ -9,6 +9,7 @@ For tests that must reach into the process in which the nodes run. Enter the hos
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import types
 import uuid
@@ -30,23 +31,28 @@ class Outcome:
         message: of the error, with its type in front
         node_type: of the node that ended it
         outputs: what the output nodes gave to the page
+        inputs: of the node that raised, as the page is told of them
     """
 
     status: str
     message: str
     node_type: str
     outputs: dict[str, Any]
+    inputs: dict[str, Any]
 
 
 class InProcess:
     """Loads all nodes, custom ones too, and runs API graphs; results stay cached from one prompt to the next."""
 
     def __init__(self) -> None:
+        # First, as in main.py: `nodes` puts a folder on the path whose `utils` hides the host's own.
+        importlib.import_module("utils.extra_config")
         import comfy.model_management
         import comfy.utils
         import execution
-        import nodes
         import server
+
+        import nodes
 
         page = types.SimpleNamespace(
             client_id=None, last_node_id=None, last_prompt_id=None, sockets_metadata={}, send_sync=lambda *_: None
@@ -77,13 +83,12 @@ class InProcess:
         messages = dict(self._executor.status_messages)
         if "execution_interrupted" in messages:
             ended = messages["execution_interrupted"]
-            return Outcome("interrupted", "", ended["node_type"], {})
+            return Outcome("interrupted", "", ended["node_type"], {}, {})
         if "execution_error" in messages:
             ended = messages["execution_error"]
-            return Outcome(
-                "error", f"{ended['exception_type']}: {ended['exception_message']}", ended["node_type"], {}
-            )
-        return Outcome("success", "", "", self._executor.history_result["outputs"])
+            message = f"{ended['exception_type']}: {ended['exception_message']}"
+            return Outcome("error", message, ended["node_type"], {}, ended["current_inputs"])
+        return Outcome("success", "", "", self._executor.history_result["outputs"], {})
 
 
 def picture(outcome: Outcome, name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Nodes for the host tests alone: tiny encoders, the shapes world, a full device, a look into a model, a watch."""
+"""Nodes for the host tests alone: tiny models, the shapes world, a full device, a look into a model, a watch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .denoise import Denoise
 from .model_digest import ModelDigest
+from .narrow_sdxl import NarrowSDXL
 from .scarce_memory import ScarceMemory
 from .shapes_world import ShapesWorld
 from .tiny_clip import TinyCLIP
@@ -18,7 +19,7 @@ class FixturesExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes."""
-        return [TinyCLIP, ShapesWorld, ModelDigest, Denoise, ScarceMemory, TinyVision, Watching]
+        return [TinyCLIP, NarrowSDXL, ShapesWorld, ModelDigest, Denoise, ScarceMemory, TinyVision, Watching]
 
 
 async def comfy_entrypoint() -> FixturesExtension:
