@@ -119,7 +119,7 @@ def _text_low_rank(spelled: str, entry: Entry, strength: float, file: LoraFile) 
 
 
 def _flat(spelled: str, entry: Entry, strength: float, file: LoraFile) -> LowRank:
-    """The entry as two matrices in float32, each copied once; a Tucker core, alpha / rank and `strength` in `down`."""
+    """The entry as two matrices in float32, a Tucker core, alpha / rank and `strength` multiplied in."""
     up, down = (t.detach().to("cpu", torch.float32, copy=True) for t in (entry.up, entry.down))
     if entry.mid is not None:
         mid = entry.mid.detach().to("cpu", torch.float32)
@@ -128,7 +128,7 @@ def _flat(spelled: str, entry: Entry, strength: float, file: LoraFile) -> LowRan
     low_rank = LowRank(up.flatten(1), down.flatten(1).mul_(scale * strength))
     scaled = "" if entry.alpha is None else f", alpha {entry.alpha:g}"
     _refuse_absurd(f"layer {spelled} (strength {strength:g}{scaled})", low_rank.up, file, low_rank.down)
-    return low_rank
+    return low_rank.balanced()
 
 
 def _refuse_absurd(what: str, one: Tensor, file: LoraFile, other: Tensor | None = None) -> None:

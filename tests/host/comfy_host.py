@@ -236,6 +236,10 @@ class ComfyServer:
         """Drop cached outputs and unload the models before the next prompt."""
         self._open("/free", {"unload_models": True, "free_memory": True})
 
+    def forget(self) -> None:
+        """Clear the history, as the page's button does; it holds every prompt and what came out of it."""
+        self._open("/history", {"clear": True})
+
     def images(self, history: History) -> dict[str, list[np.ndarray]]:
         """The pictures of every output node, as uint8 arrays (height, width, 3)."""
         return {

@@ -152,7 +152,8 @@ class Run:
         told += host_state.differences(process, host_state.process_state(with_random_numbers=not draws))
         told += [f"{name} {each}" for name, each in self.left_on_modules()]
         for saved in self.files() - files:
-            if not self.is_whole(saved) or (fault.site.stage == "save" and outcome.status != "success"):
+            refused = fault.site.stage == "save" and fault.kind != "cancel"
+            if refused or not self.is_whole(saved):
                 told.append(f"file left: {saved}")
             (self.loras / saved).unlink()
         self.rest()

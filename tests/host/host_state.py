@@ -9,7 +9,6 @@ object by object.
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from collections.abc import Iterator, Mapping
@@ -69,7 +68,7 @@ def _global_hooks() -> int:
 
 def open_files(folder: Path) -> list[str]:
     """Files below a folder that this process holds open or mapped."""
-    handles = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.exists()]
+    handles = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.exists()]
     maps = [line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()]
     return sorted({path for path in (*handles, *maps) if path.startswith(str(folder))})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .denoise import Denoise
+from .memory_probe import MemoryProbe
 from .model_digest import ModelDigest
 from .narrow_sdxl import NarrowSDXL
 from .scarce_memory import ScarceMemory
@@ -19,7 +20,7 @@ class FixturesExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes."""
-        return [TinyCLIP, NarrowSDXL, ShapesWorld, ModelDigest, Denoise, ScarceMemory, TinyVision, Watching]
+        return [TinyCLIP, NarrowSDXL, ShapesWorld, ModelDigest, MemoryProbe, Denoise, ScarceMemory, TinyVision, Watching]
 
 
 async def comfy_entrypoint() -> FixturesExtension:
