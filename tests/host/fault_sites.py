@@ -101,8 +101,10 @@ SITES = (
 NON_FINITE = (
     Site("non-finite loss", _TRAININGS, "comfy.model_base:BaseModel.apply_model", "after", grad=True),
     Site("non-finite loss", (GIVEN, ZIP), "comfy.model_base:BaseModel.apply_model", "after", grad=False),
+    Site("non-finite pictures", (OWN,), "comfy.sample:sample", "after"),
+    Site("non-finite pictures", (GIVEN, ZIP), "comfy.sd:VAE.encode", "after"),
 )
-"""Where a network's output overflows instead; not in a live sample, which is worth no training."""
+"""Where what a network puts out overflows instead; not in a live sample, which is worth no training."""
 
 Kind = Literal["cancel", "interrupt", "error", "out of memory once", "out of memory", "non-finite"]
 KINDS: tuple[Kind, ...] = ("cancel", "interrupt", "error", "out of memory once", "out of memory")

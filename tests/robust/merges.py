@@ -29,7 +29,7 @@ MB = 1e6
 WARMING = 20
 """Merges after which everything has run that is loaded or compiled once; slopes are taken over those that follow."""
 
-BOUNDS = {"resident": 0.2 * MB, "traced": 0.01 * MB, "objects": 20.0, "tensors": 1.0, "patchers": 0.1, "modules": 1.0}
+BOUNDS = {"resident": 0.2 * MB, "blocks": 300.0, "objects": 20.0, "tensors": 1.0, "patchers": 0.1, "modules": 1.0}
 """The most that each measure may rise per merge. A merge that stayed would be 4 MB, 5,000 objects and 900 tensors."""
 
 SETTINGS: tuple[dict[str, Any], ...] = (
@@ -80,7 +80,7 @@ def run(count: int = 100) -> dict[str, Any]:
         "run": len(record.held),
         "slope_mb_per_merge": round(slopes["resident"] / MB, 4),
         "bound_mb_per_merge": BOUNDS["resident"] / MB,
-        "python_mb_per_merge": round(slopes["traced"] / MB, 5),
+        "blocks_per_merge": slopes["blocks"],
         "objects_per_merge": slopes["objects"],
         "failures": len(record.failures()),
     }
