@@ -38,7 +38,7 @@ def unequal(content: float, style: float, basis: Basis = "svd") -> World:
         concept(side, strength, f"{name}.safetensors")
         for side, strength, name in zip(sides, (content, style), ("content", "style"), strict=True)
     ]
-    return World(*sides, make_pair(concepts[0], concepts[1], layout(), basis))
+    return World(sides[0], sides[1], make_pair(concepts[0], concepts[1], layout(), basis))
 
 
 def words(built: World, outcome: Outcome) -> str:

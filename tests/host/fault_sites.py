@@ -6,6 +6,8 @@ raised when the function is called, so nothing that it would have computed is ma
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,6 +109,25 @@ NON_FINITE = (
 """Where what a network puts out overflows instead; not in a live sample, which is worth no training."""
 
 Kind = Literal["cancel", "interrupt", "error", "out of memory once", "out of memory", "non-finite"]
+OVERFLOWS: tuple[Kind, ...] = ("non-finite",)
 KINDS: tuple[Kind, ...] = ("cancel", "interrupt", "error", "out of memory once", "out of memory")
 """The button, pressed while the function runs; the host's exception for it; an ordinary exception; memory that is short
 in one call, or in every call from then on; a network output that is infinite."""
+
+
+def combinations(seed: int) -> list[tuple[Site, str, Kind]]:
+    """Every site in each of its graphs with every kind, at random, but so that the stages take turns."""
+    every = [
+        (site, graph, kind)
+        for sites, kinds in ((SITES, KINDS), (NON_FINITE, OVERFLOWS))
+        for site in sites
+        for graph in site.graphs
+        for kind in kinds
+    ]
+    random.Random(seed).shuffle(every)
+    of_stage = Counter[str]()
+    turns: list[int] = []
+    for site, _, _ in every:
+        turns.append(of_stage[site.stage])
+        of_stage[site.stage] += 1
+    return [each for _, each in sorted(zip(turns, every, strict=True), key=lambda pair: pair[0])]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import gc
 import hashlib
-import itertools
 import json
 import random
 import re
@@ -23,7 +22,7 @@ from typing import Any
 
 import host_state  # beside this file, which is a script
 import inside_host
-from fault_sites import KINDS, NON_FINITE, SITES, USE, Kind, Site
+from fault_sites import NON_FINITE, SITES, USE, Site, combinations
 from graphs import Graph
 from in_process import InProcess, Outcome, picture
 from injection import INJECTED, Fault, counted, injected
@@ -75,9 +74,7 @@ class Run:
         self.job = job
         self.random = random.Random(job["seed"])
         self.executor = InProcess()
-        import nodes  # not before the executor, which knows in what order the host wants its imports
-
-        nodes.NODE_CLASS_MAPPINGS["Keep"] = Keep
+        self.executor.add_node("Keep", Keep)
 
     def all(self) -> dict[str, Any]:
         """Injects the faults, one after the other, and paints in between."""
@@ -131,14 +128,9 @@ class Run:
         gc.freeze()  # all that there is now stays; the many collections to come need not look at it
 
     def choose(self) -> list[Fault]:
-        """This process's share of all combinations of site, graph and kind, each at a random call."""
-        every: list[tuple[Site, str, Kind]] = [
-            (site, graph, kind) for site in SITES for graph in site.graphs for kind in KINDS
-        ]
-        every += [(site, graph, "non-finite") for site in NON_FINITE for graph in site.graphs]
-        random.Random(0).shuffle(every)
+        """This process's share of all combinations, each at a random call."""
         mine, processes = self.job["share"]
-        chosen = list(itertools.islice(every[mine::processes], self.job["count"]))
+        chosen = combinations(self.job["seed"])[mine::processes][: self.job["count"]]
         return [Fault(*each, self.random.randint(1, self.calls[each[0], each[1]])) for each in chosen]
 
     def inject(self, fault: Fault) -> list[str]:

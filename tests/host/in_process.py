@@ -52,8 +52,7 @@ class InProcess:
         import execution
         import server
 
-        import nodes
-
+        self._nodes: Any = importlib.import_module("nodes")
         page = types.SimpleNamespace(
             client_id=None, last_node_id=None, last_prompt_id=None, sockets_metadata={}, send_sync=lambda *_: None
         )
@@ -62,11 +61,15 @@ class InProcess:
         comfy.utils.set_progress_bar_global_hook(
             lambda *_, **__: comfy.model_management.throw_exception_if_processing_interrupted()
         )
-        asyncio.run(nodes.init_extra_nodes(init_custom_nodes=True, init_api_nodes=False))
+        asyncio.run(self._nodes.init_extra_nodes(init_custom_nodes=True, init_api_nodes=False))
         takes = inspect.signature(execution.PromptExecutor).parameters
         bounds = {"cache_args": {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}} if "cache_args" in takes else {}
         self._executor = execution.PromptExecutor(page, cache_type=execution.CacheType.CLASSIC, **bounds)
         self._validate = execution.validate_prompt
+
+    def add_node(self, name: str, node: type) -> None:
+        """Makes a class of the test a node."""
+        self._nodes.NODE_CLASS_MAPPINGS[name] = node
 
     def run(self, graph: Graph) -> Outcome:
         """Runs a graph to its end. What is cached of nodes that it does not have is dropped, as in a server.

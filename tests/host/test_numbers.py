@@ -1,4 +1,4 @@
-"""Numbers through the real nodes: precisions of storage and arithmetic, masks that collapse, strengths at their ends."""
+"""Numbers through the real nodes: precisions of storage and arithmetic, masks that collapse, dials at their ends."""
 
 from __future__ import annotations
 

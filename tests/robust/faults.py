@@ -30,10 +30,12 @@ SIDE_BY_SIDE = 2
 def run(count: int = 240) -> dict[str, int]:
     """Injects about `count` faults, over all hosts of this machine together; prints each that left something behind."""
     hosts = find_hosts()
+
+    def share(i: int) -> dict[str, Any]:
+        return faults_in(hosts[i], -(-count // len(hosts)), (i, len(hosts)), narrow=True)
+
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        found = list(
-            pool.map(lambda i: faults_in(hosts[i], -(-count // len(hosts)), (i, len(hosts))), range(len(hosts)))
-        )
+        found = list(pool.map(share, range(len(hosts))))
     for host, each in zip(hosts, found, strict=True):
         for failure in each["failures"]:
             sys.stdout.write(f"ComfyUI {host.version}: {failure}\n")

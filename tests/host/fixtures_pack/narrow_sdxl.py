@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
