@@ -117,7 +117,7 @@ in one call, or in every call from then on; a network output that is infinite.""
 
 def combinations(seed: int) -> list[tuple[Site, str, Kind]]:
     """Every site in each of its graphs with every kind, at random, but so that the stages take turns."""
-    every = [
+    every: list[tuple[Site, str, Kind]] = [
         (site, graph, kind)
         for sites, kinds in ((SITES, KINDS), (NON_FINITE, OVERFLOWS))
         for site in sites
