@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from duolora_core.masks_file import read_masks
 from host.comfy_host import ComfyServer, GraphFailed
-from host.graphs import Graph, node
+from host.graphs import Graph, node, text_to_image
 from host.merge_graphs import CONTENT, STYLE, add_merge, add_save, apply_and_paint, give_pictures, models_only, painted
 
 pytestmark = pytest.mark.usefixtures("loras")
 
 TOLERANCE = {"compute bf16": 0.1, "compute fp16": 0.05, "fp8 storage": 0.3}
 """How far each loss may be from the one in fp32, relatively: rounding, and for fp8 a model with 3 bits of mantissa."""
+
+LATENT_SCALE = 0.13025
+"""Of SDXL's latent format: what the UNet sees is that times what a sampler gives out."""
 
 COLLAPSE: dict[str, Any] = {"layer_prior_weight": 10.0, "options": {"learning_rate": 0.5, "sparsity": 10.0}}
 """One step of this leaves next to nothing of the role that each block is to keep lean."""
@@ -108,3 +113,26 @@ def test_saving_nothing_is_refused(server: ComfyServer, checkpoint: str) -> None
     with pytest.raises(GraphFailed, match="Nothing is left to save"):
         server.run(graph, 300)
     assert not list((server.loras / "numbers").glob("nothing*"))
+
+
+def test_the_last_timestep_of_zero_terminal_snr_is_as_core_samples_it(
+    server: ComfyServer, checkpoint_v_ztsnr: str, tmp_path: Path
+) -> None:
+    """One step of core's sampler from the highest noise level to 0 is our x0; the gradient through it is finite."""
+    graph = text_to_image(checkpoint_v_ztsnr, positive="a dog", size=64, steps=1, cfg=1.0, seed=3)
+    del graph["decode"], graph["save"]
+    graph["latents"] = node("SaveLatent", samples=["sampler", 0], filename_prefix="terminal")
+    server.run(graph, 300)
+    (file,) = (server.base / "output").rglob("terminal*.latent")
+    expected = load_file(file)["latent_tensor"] * LATENT_SCALE  # as the UNet sees it
+
+    sigma = torch.tensor([4518.34])
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    save_file({"x": noise * (1 + sigma.square()).sqrt(), "sigma": sigma}, tmp_path / "given")
+    evaluation = node("DuoLoRATestDenoise", model=["checkpoint", 0], clip=["clip", 0], prompts="a dog")
+    evaluation["inputs"] |= {"given": str(tmp_path / "given"), "found": str(tmp_path / "found")}
+    server.run(models_only(checkpoint_v_ztsnr) | {"denoise": evaluation}, 300)
+    found = load_file(tmp_path / "found")
+    assert expected.std() > 0.01
+    assert torch.allclose(found["x0"], expected, atol=5e-3 * float(expected.std()))
+    assert bool(found["gradient"].isfinite().all())
