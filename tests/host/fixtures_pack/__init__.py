@@ -20,7 +20,17 @@ class FixturesExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes."""
-        return [TinyCLIP, NarrowSDXL, ShapesWorld, ModelDigest, MemoryProbe, Denoise, ScarceMemory, TinyVision, Watching]
+        return [
+            TinyCLIP,
+            NarrowSDXL,
+            ShapesWorld,
+            ModelDigest,
+            MemoryProbe,
+            Denoise,
+            ScarceMemory,
+            TinyVision,
+            Watching,
+        ]
 
 
 async def comfy_entrypoint() -> FixturesExtension:
