@@ -11,7 +11,7 @@ share their products, and a LoRA whose gates are closed by the row (the style Lo
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import Any, Literal, TypeVar
 
@@ -181,16 +181,12 @@ def hooked(modules: Mapping[str, nn.Module], gated: Attached) -> Generator[Attac
     missing = sorted(offset_names - modules.keys())
     if missing:
         raise ModelMismatchError(f"Layer {missing[0]} of this model is missing, but a LoRA changes its weight or bias.")
-    handles: list[Any] = []
-    try:
+    with ExitStack() as hooks:  # takes off all of them, even when taking off one of them fails
         for name in pair.names:
-            handles.append(modules[name].register_forward_hook(_adding(gated, name)))
+            hooks.callback(modules[name].register_forward_hook(_adding(gated, name)).remove)
         for name in sorted(offset_names):
-            handles.append(modules[name].register_forward_hook(_offsetting(gated, name)))
+            hooks.callback(modules[name].register_forward_hook(_offsetting(gated, name)).remove)
         yield gated
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _adding(gated: GatedLora, name: str) -> Any:
