@@ -40,7 +40,7 @@ _DENOISER, _MEMORY = "pack:nodes.host.denoiser", "pack:nodes.host.memory"
 
 SITES = (
     Site("load files", _ALL, "pack:nodes.loaders:read_lora"),
-    Site("load files", _MERGES, "pack:duolora_core.lora_file:file_sha256"),
+    Site("load files", _MERGES, "pack:duolora_core.lora_file:read_tensors"),
     Site("load files", (USE,), "pack:nodes.masks:read_masks"),
     Site("prepare", _ALL, "pack:nodes.pairing:unet_layout"),
     Site("prepare", _TRAININGS, "pack:nodes.pairing:place"),
@@ -77,6 +77,9 @@ SITES = (
     Site("preview", (OWN,), "pack:nodes.host.preview:LatentPreview.__call__"),
     Site("preview", _TRAININGS, "pack:nodes.training:training_preview"),
     Site("preview", _TRAININGS, "comfy.utils:ProgressBar.update_absolute"),
+    Site("keep on disk", _TRAININGS, "pack:nodes.keeping:identity"),
+    Site("keep on disk", _TRAININGS, "pack:nodes.keeping:Keeper.after"),
+    Site("keep on disk", _TRAININGS, "pack:nodes.keeping:Keeper.finished"),
     # "before" would be to ask that a hook be gone whose removal has not begun.
     Site("detach", _TRAININGS, "torch.utils.hooks:RemovableHandle.remove", "after"),
     Site("report", _MERGES, "pack:nodes.merging:make_merged"),
@@ -93,8 +96,9 @@ SITES = (
     Site("use", (USE,), "pack:nodes.dials:turn_blocks"),
     Site("use", (USE,), "pack:nodes.dials:strength_share"),
     Site("save", (USE,), "pack:nodes.save:save_numbered"),
-    Site("save", (USE,), "pack:duolora_core.lora_save:save_file"),
-    Site("save", (USE,), "pack:duolora_core.lora_save:save_file", "after"),
+    Site("save", (USE,), "pack:duolora_core.lora_save:safetensors_chunks"),
+    Site("save", (USE,), "pack:duolora_core.whole_file:_write"),
+    Site("save", (USE,), "os:fsync"),
     Site("score", (SCORE,), "comfy.clip_vision:ClipVisionModel.encode_image"),
     Site("score", (SCORE,), "pack:nodes.score:text_embedding"),
     Site("score", (SCORE,), "pack:nodes.score:similarity"),
