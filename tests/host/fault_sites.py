@@ -77,6 +77,9 @@ SITES = (
     Site("preview", (OWN,), "pack:nodes.host.preview:LatentPreview.__call__"),
     Site("preview", _TRAININGS, "pack:nodes.training:training_preview"),
     Site("preview", _TRAININGS, "comfy.utils:ProgressBar.update_absolute"),
+    Site("keep on disk", _TRAININGS, "pack:nodes.keeping:identity"),
+    Site("keep on disk", _TRAININGS, "pack:nodes.keeping:Keeper.after"),
+    Site("keep on disk", _TRAININGS, "pack:nodes.keeping:Keeper.finished"),
     # "before" would be to ask that a hook be gone whose removal has not begun.
     Site("keep on disk", _TRAININGS, "pack:nodes.keeping:identity"),
     Site("keep on disk", _TRAININGS, "pack:nodes.keeping:Keeper.after"),
