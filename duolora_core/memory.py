@@ -1,7 +1,8 @@
 """What a training needs in memory before it starts, part by part, and the plans that make it need less.
 
     weights     as loaded; they are never copied
-    factors     both LoRAs of every layer, stacked, in the dtype of the forward
+    factors     both LoRAs of every layer, stacked, in the dtype of the forward; those that are trained themselves also
+                in float32, with their gradient and the optimiser's two moments
     student     what the samples of one forward save for their backward, and what that backward adds
     casts       weights stored in another dtype than the forward's are converted layer by layer; those that the backward
                 needs stay until then
@@ -26,6 +27,9 @@ from .unet_layout import UNetLayout
 SLACK = 1.1
 """Room for what is not estimated: an allocator's rounding and gaps, the workspace of kernels. Chosen, not measured."""
 
+TRAINED_BYTES = 16
+"""Of one trained number in float32: itself, its gradient, and AdamW's two moments."""
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -38,6 +42,7 @@ class Workload:
         latent: (h, w), the larger of both pictures'
         students, teachers: samples of one size that a step evaluates with and without gradient
         text_tokens: of the longest prompt
+        trained: elements of the factors that are trained themselves
     """
 
     layout: UNetLayout
@@ -47,6 +52,7 @@ class Workload:
     students: int
     teachers: int
     text_tokens: int = 77
+    trained: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,8 @@ def estimate(work: Workload, storage: Storage, plan: Plan) -> Estimate:
     student, casts = max(peaks, key=sum)
     largest = max(math.prod(layer.shape) for layer in work.layout.layers.values())
     teacher = teachers * max(piece.forward for piece in found) + size * largest * storage.casts
-    return Estimate(storage.weights, size * work.factors, student, casts, teacher)
+    factors = size * work.factors + TRAINED_BYTES * work.trained
+    return Estimate(storage.weights, factors, student, casts, teacher)
 
 
 def ladder(

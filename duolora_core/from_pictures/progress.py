@@ -1,0 +1,98 @@
+"""How far a training has come: what it takes to go on exactly, as plain tensors, and what one step said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import TrainingError
+from ..layer_priors import Role
+from ..trainer import StepReport
+from .lora_in_training import LoraInTraining
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training after `step` steps. With the same pictures and settings it goes on bit for bit as if never stopped.
+
+    Attributes:
+        tensors: {"content.<layer>.up": tensor} of every LoRA, and of the optimiser {"….up.exp_avg": tensor}; on the CPU
+    """
+
+    step: int
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LearnReport(StepReport):
+    """One finished step; `sigma` is the mean over its pictures, `blocks` is empty.
+
+    Attributes:
+        learning_rate: of this step, before the factors of `Rates`
+        checkpoint: takes one now; only before the next step is taken
+    """
+
+    learning_rate: float
+    checkpoint: Callable[[], Checkpoint]
+
+
+def named_parameters(loras: Mapping[Role, LoraInTraining]) -> dict[str, Tensor]:
+    """{name: tensor} of everything that is trained, in a fixed order."""
+    return {f"{role}.{name}": tensor for role, lora in loras.items() for name, tensor in lora.trained()}
+
+
+def take(step: int, loras: Mapping[Role, LoraInTraining], optimiser: torch.optim.Optimizer) -> Checkpoint:
+    """A copy of the training as it is."""
+    tensors = {f"{role}.{name}": tensor for role, lora in loras.items() for name, tensor in lora.tensors().items()}
+    for name, parameter in named_parameters(loras).items():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            tensors[f"{name}.{key}"] = value
+    return Checkpoint(step, {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()})
+
+
+def require_fitting(checkpoint: Checkpoint, loras: Mapping[Role, LoraInTraining], steps: int) -> None:
+    """Refuses the checkpoint of another training, before anything is changed.
+
+    Raises:
+        TrainingError: it has other tensors or shapes, numbers that are not finite, or more steps than are asked for.
+    """
+    mend = "Start the training afresh."
+    if not 0 <= checkpoint.step <= steps:
+        raise TrainingError(f"The saved training is at step {checkpoint.step} of {steps}. {mend}")
+    wanted = {f"{role}.{name}": tensor for role, lora in loras.items() for name, tensor in lora.tensors().items()}
+    moments = {
+        f"{name}.{key}": tensor if key != "step" else torch.zeros(())
+        for name, tensor in named_parameters(loras).items()
+        for key in ("step", "exp_avg", "exp_avg_sq")
+    }
+    for name, tensor in (wanted | moments).items():
+        saved = checkpoint.tensors.get(name)
+        if saved is None and name in moments:  # of a parameter that no step has touched yet
+            continue
+        if saved is None or saved.shape != tensor.shape or saved.dtype != torch.float32:
+            there = "missing" if saved is None else f"{tuple(saved.shape)} {saved.dtype}"
+            raise TrainingError(
+                f"The saved training does not fit: {name} is {there}, but {tuple(tensor.shape)} torch.float32 is "
+                f"needed. It was made with other settings. {mend}"
+            )
+        if not bool(saved.isfinite().all()):
+            raise TrainingError(f"The saved training is damaged: {name} has values that are not finite. {mend}")
+
+
+def restore(checkpoint: Checkpoint, loras: Mapping[Role, LoraInTraining], optimiser: torch.optim.Optimizer) -> None:
+    """Puts a fitting checkpoint's numbers into LoRAs and optimiser, which are on their device already."""
+    with torch.no_grad():
+        for role, lora in loras.items():
+            for name, tensor in lora.tensors().items():
+                tensor.copy_(checkpoint.tensors[f"{role}.{name}"])
+    for name, parameter in named_parameters(loras).items():
+        state = {key: checkpoint.tensors.get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        if state["step"] is not None:
+            optimiser.state[parameter] = {
+                key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
+                for key, value in state.items()
+                if value is not None
+            }
