@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from ..layer_priors import Role
-from .lora_in_training import LoraInTraining
+from .lora_in_training import LoraInTraining, Side
 
 ROWS = 64
 """So many rows of a layer's ΔW are looked at together: scoring needs them for a moment, and never a whole one."""
 
 
-def separate_columns(lora: LoraInTraining, role: Role, roles: Mapping[str, Role], everywhere: bool) -> None:
+def separate_columns(lora: LoraInTraining, role: Side, roles: Mapping[str, Role], everywhere: bool) -> None:
     """Gives every layer of a new LoRA its scales, all 1, and its mask: closed, but open where the block is its own.
 
     Args:

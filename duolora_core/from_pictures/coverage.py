@@ -8,9 +8,9 @@ from typing import Literal, get_args
 
 from ..errors import SettingsError
 from ..layer_kinds import LayerKind, layer_kind
-from ..layer_priors import Role, layer_roles
+from ..layer_priors import layer_roles
 from ..unet_layout import UNetLayout
-from .lora_in_training import LoraInTraining, new_lora
+from .lora_in_training import LoraInTraining, Side, new_lora
 
 Coverage = Literal["attention", "attention and feed-forward", "transformers", "all"]
 """Queries, keys, values and outputs of attention (the papers' choice); with feed-forward; with the projections around a
@@ -59,14 +59,14 @@ def covered(layout: UNetLayout, coverage: Coverage) -> tuple[str, ...]:
     )
 
 
-def concept_lora(layout: UNetLayout, role: Role, form: LoraForm, seed: int = 0) -> dict[Role, LoraInTraining]:
+def concept_lora(layout: UNetLayout, role: Side, form: LoraForm, seed: int = 0) -> dict[Side, LoraInTraining]:
     """One new LoRA for one concept."""
     return {role: new_lora(layout, covered(layout, form.coverage), form.rank, form.alpha, seed)}
 
 
 def b_loras(
     layout: UNetLayout, form: LoraForm, seed: int = 0, blocks: str = B_LORA_BLOCKS
-) -> dict[Role, LoraInTraining]:
+) -> dict[Side, LoraInTraining]:
     """B-LoRA: a content and a style LoRA on one block each, to be trained as one (arXiv 2403.14572).
 
     Args:
@@ -76,10 +76,11 @@ def b_loras(
         SettingsError: a block is not in this model, or one of the two has none.
     """
     roles = layer_roles(layout, blocks)
-    names: dict[Role, list[str]] = {"content": [], "style": []}
+    names: dict[Side, list[str]] = {"content": [], "style": []}
     for name in covered(layout, form.coverage):
-        if roles[name] != "neutral":
-            names[roles[name]].append(name)
+        role = roles[name]
+        if role != "neutral":
+            names[role].append(name)
     for role, chosen in names.items():
         if not chosen:
             raise SettingsError(f"B-LoRA needs a {role} block, but '{blocks}' gives none. Name one for each.")

@@ -27,7 +27,7 @@ from ..unet_layout import UNetLayout
 from .config import LearnConfig, Rates
 from .examples import Draw, Example, draws, seeded
 from .live_loras import LiveLoras
-from .lora_in_training import LoraInTraining
+from .lora_in_training import LoraInTraining, Side
 from .progress import Checkpoint, LearnReport, named_parameters, require_fitting, restore, take
 from .weighting import rate_factor, snr_weight
 
@@ -173,7 +173,7 @@ def gradient(
 
 
 def parameter_groups(
-    loras: Mapping[Role, LoraInTraining], layout: UNetLayout, config: LearnConfig, column_rate: float
+    loras: Mapping[Side, LoraInTraining], layout: UNetLayout, config: LearnConfig, column_rate: float
 ) -> list[dict[str, object]]:
     """The optimiser's groups, one for each learning rate."""
     roles = layer_roles(layout, config.rates.prior)

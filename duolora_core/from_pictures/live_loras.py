@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from ..gated_lora import Row, runs_of
 from ..layer_hooks import Change, add_low_rank, as_kernels, hooked_layers, require_low_rank_layers
-from ..layer_priors import Role
-from .lora_in_training import LoraInTraining
+from .lora_in_training import LoraInTraining, Side
 
 Texts = Mapping[str, Tensor]
 """{cross-attention layer that reads the prompt: text states (1, tokens, width)}, see `own_prompts.read_prompts`."""
@@ -34,11 +33,11 @@ class LiveLoras:
         strength: multiplies all of them
     """
 
-    def __init__(self, loras: Mapping[Role, LoraInTraining]):
+    def __init__(self, loras: Mapping[Side, LoraInTraining]):
         self.loras = loras
         self.strength = 1.0
         self._runs: list[tuple[Row, slice]] = []  # samples side by side that go through the same network
-        self._texts: Mapping[Role, Texts] = {}
+        self._texts: Mapping[Side, Texts] = {}
 
     @contextmanager
     def rows(self, rows: Sequence[Row]) -> Generator[None, None, None]:
@@ -56,7 +55,7 @@ class LiveLoras:
             self._runs = previous
 
     @contextmanager
-    def own_prompts(self, texts: Mapping[Role, Texts]) -> Generator[None, None, None]:
+    def own_prompts(self, texts: Mapping[Side, Texts]) -> Generator[None, None, None]:
         """Inside, each LoRA of a sample in the row `sum` reads its own prompt; the model reads the sample's."""
         previous, self._texts = self._texts, texts
         try:
@@ -72,22 +71,22 @@ class LiveLoras:
             raise RuntimeError(f"{name} got a batch of {x.shape[0]} samples, but {self._runs[-1][1].stop} rows are set")
         for row, samples in self._runs:
             part, target = (x, output) if len(self._runs) == 1 else (x[samples], output[samples])
-            roles = [role for role, lora in self.loras.items() if row in ("sum", role) and name in lora.up]
-            apart = [role for role in roles if row == "sum" and name in self._texts.get(role, {})]
+            roles: list[Side] = [role for role, lora in self.loras.items() if row in ("sum", role) and name in lora.up]
+            apart: list[Side] = [role for role in roles if row == "sum" and name in self._texts.get(role, {})]
             for role in apart:
                 self._add_one_prompt(name, module, role, target)
-            together = [role for role in roles if role not in apart]
+            together: list[Side] = [role for role in roles if role not in apart]
             if together:
                 up, down = self._stack(name, module, together, x)
                 add_low_rank(module, part, up, down, target)
         return output
 
-    def _add_one_prompt(self, name: str, module: nn.Module, role: Role, target: Tensor) -> None:
+    def _add_one_prompt(self, name: str, module: nn.Module, role: Side, target: Tensor) -> None:
         """The role's change for its own prompt, which is the same for all samples: (1, tokens, out) into each."""
         up, down = self._stack(name, module, [role], target)
         target += (self._texts[role][name].to(target) @ down.T) @ up.T
 
-    def _stack(self, name: str, module: nn.Module, roles: Sequence[Role], like: Tensor) -> tuple[Tensor, Tensor]:
+    def _stack(self, name: str, module: nn.Module, roles: Sequence[Side], like: Tensor) -> tuple[Tensor, Tensor]:
         """(up, down) of some LoRAs side by side in the dtype and on the device of a tensor; differentiable."""
         factors = [self.loras[role].factors(name) for role in roles]
         up = factors[0][0] if len(factors) == 1 else torch.cat([up for up, _ in factors], dim=1)  # (out, R)
@@ -98,7 +97,7 @@ class LiveLoras:
 
 @contextmanager
 def attach_loras(
-    modules: Mapping[str, nn.Module], loras: Mapping[Role, LoraInTraining]
+    modules: Mapping[str, nn.Module], loras: Mapping[Side, LoraInTraining]
 ) -> Generator[LiveLoras, None, None]:
     """Attaches LoRAs to a model's layers and takes them off again, whatever happens inside.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from torch import Tensor
 from ..low_rank import LowRank
 from ..merged import FoldedLora
 from ..unet_layout import UNetLayout
+
+Side = Literal["content", "style"]
+"""What a LoRA is trained for."""
 
 
 @dataclass

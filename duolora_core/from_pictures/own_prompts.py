@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from ..denoiser import Denoiser
 from ..errors import SettingsError
 from ..layer_hooks import Change, hooked_layers
-from ..layer_priors import Role
+from .lora_in_training import Side
 
 
 def read_prompts(
-    denoiser: Denoiser, latent: Tensor, joint: Any, own: Mapping[Role, Any]
-) -> dict[Role, dict[str, Tensor]]:
+    denoiser: Denoiser, latent: Tensor, joint: Any, own: Mapping[Side, Any]
+) -> dict[Side, dict[str, Tensor]]:
     """{role: {layer: text states (1, tokens, width)}} of each role's own prompt.
 
     Three evaluations of the bare model; where all layers read the same states, they are kept once.
@@ -36,7 +36,7 @@ def read_prompts(
             fit together.
     """
     whole = _read(denoiser, latent, joint)
-    texts: dict[Role, dict[str, Tensor]] = {}
+    texts: dict[Side, dict[str, Tensor]] = {}
     for role, condition in own.items():
         texts[role] = _read(denoiser, latent, condition)
         for name, states in texts[role].items():

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..layer_priors import Role
 from ..trainer import StepReport
-from .lora_in_training import LoraInTraining
+from .lora_in_training import LoraInTraining, Side
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,12 @@ class LearnReport(StepReport):
     checkpoint: Callable[[], Checkpoint]
 
 
-def named_parameters(loras: Mapping[Role, LoraInTraining]) -> dict[str, Tensor]:
+def named_parameters(loras: Mapping[Side, LoraInTraining]) -> dict[str, Tensor]:
     """{name: tensor} of everything that is trained, in a fixed order."""
     return {f"{role}.{name}": tensor for role, lora in loras.items() for name, tensor in lora.trained()}
 
 
-def take(step: int, loras: Mapping[Role, LoraInTraining], optimiser: torch.optim.Optimizer) -> Checkpoint:
+def take(step: int, loras: Mapping[Side, LoraInTraining], optimiser: torch.optim.Optimizer) -> Checkpoint:
     """A copy of the training as it is."""
     tensors = {f"{role}.{name}": tensor for role, lora in loras.items() for name, tensor in lora.tensors().items()}
     for name, parameter in named_parameters(loras).items():
@@ -53,7 +52,7 @@ def take(step: int, loras: Mapping[Role, LoraInTraining], optimiser: torch.optim
     return Checkpoint(step, {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()})
 
 
-def require_fitting(checkpoint: Checkpoint, loras: Mapping[Role, LoraInTraining], steps: int) -> None:
+def require_fitting(checkpoint: Checkpoint, loras: Mapping[Side, LoraInTraining], steps: int) -> None:
     """Refuses the checkpoint of another training, before anything is changed.
 
     Raises:
@@ -82,7 +81,7 @@ def require_fitting(checkpoint: Checkpoint, loras: Mapping[Role, LoraInTraining]
             raise TrainingError(f"The saved training is damaged: {name} has values that are not finite. {mend}")
 
 
-def restore(checkpoint: Checkpoint, loras: Mapping[Role, LoraInTraining], optimiser: torch.optim.Optimizer) -> None:
+def restore(checkpoint: Checkpoint, loras: Mapping[Side, LoraInTraining], optimiser: torch.optim.Optimizer) -> None:
     """Puts a fitting checkpoint's numbers into LoRAs and optimiser, which are on their device already."""
     with torch.no_grad():
         for role, lora in loras.items():

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..denoiser import Denoiser
 from ..errors import SettingsError
-from ..layer_priors import Role, layer_roles
+from ..layer_priors import layer_roles
 from ..memory import Plan
 from ..plans import Plans
 from ..unet_layout import UNetLayout
@@ -35,7 +35,7 @@ from .coverage import LoraForm, covered
 from .examples import Example, draws
 from .learning import Extras, descend, gradient
 from .live_loras import LiveLoras
-from .lora_in_training import LoraInTraining, new_lora
+from .lora_in_training import LoraInTraining, Side, new_lora
 from .own_prompts import read_prompts
 from .progress import Checkpoint, LearnReport
 
@@ -95,15 +95,17 @@ class UnzipPrompts:
     style: Any
 
 
-def unzip_loras(layout: UNetLayout, form: LoraForm, config: UnzipConfig, seed: int = 0) -> dict[Role, LoraInTraining]:
+def unzip_loras(layout: UNetLayout, form: LoraForm, config: UnzipConfig, seed: int = 0) -> dict[Side, LoraInTraining]:
     """A new content and a new style LoRA, with their columns if these are to be separated.
 
     Raises:
         SettingsError: a block of `config.blocks` is not in this model.
     """
     names, roles = covered(layout, form.coverage), layer_roles(layout, config.blocks)
-    both: tuple[Role, Role] = ("content", "style")
-    loras = {role: new_lora(layout, names, form.rank, form.alpha, seed + place) for place, role in enumerate(both)}
+    both: tuple[Side, Side] = ("content", "style")
+    loras: dict[Side, LoraInTraining] = {
+        role: new_lora(layout, names, form.rank, form.alpha, seed + place) for place, role in enumerate(both)
+    }
     if config.separate_columns:
         for role, lora in loras.items():
             separate_columns(lora, role, roles, everywhere=not config.separate_blocks)
@@ -135,9 +137,9 @@ def unzip(
         raise SettingsError("Unzipping needs a picture.")
     examples = [Example(latent, prompts.joint) for latent in latents]
     plans = plans or Plans([Plan(config.learning.micro_batch, checkpointing=False)])
-    texts: dict[Role, dict[str, Tensor]] = {}
+    texts: dict[Side, dict[str, Tensor]] = {}
     if config.separate_prompts:
-        own: dict[Role, Any] = {"content": prompts.content, "style": prompts.style}
+        own: dict[Side, Any] = {"content": prompts.content, "style": prompts.style}
         with live.rows(["base"]):
             texts = plans.afford(lambda plan: read_prompts(denoiser, latents[0], prompts.joint, own))
     around = partial(live.own_prompts, texts)
@@ -176,7 +178,7 @@ def _open_columns(
             lora.masks.update({name: torch.ones_like(mask) for name, mask in lora.masks.items()})
         plans.afford(partial(gradient, denoiser, live, batch, config.learning))
         size = config.learning.learning_rate
-        scores: Mapping[Role, dict[str, Tensor]] = {
+        scores: Mapping[Side, dict[str, Tensor]] = {
             role: {name: column_scores(lora, name, size) for name in lora.masks} for role, lora in live.loras.items()
         }
     finally:

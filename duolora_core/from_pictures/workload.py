@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ..layer_priors import Role
 from ..memory import Workload
 from ..unet_layout import UNetLayout
-from .lora_in_training import LoraInTraining
+from .lora_in_training import LoraInTraining, Side
 
 
 def learning_workload(
     layout: UNetLayout,
-    loras: Mapping[Role, LoraInTraining],
+    loras: Mapping[Side, LoraInTraining],
     sizes: Sequence[tuple[int, int]],
     samples: int,
     text_tokens: int = 77,
