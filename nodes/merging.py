@@ -53,7 +53,7 @@ def run_merge(
         attach(denoiser.modules, pair, gates) as gated,
     ):
         reports = train(denoiser, gated, content_pictures, style_pictures, roles, config, plans)
-        sampler = Sampler(live, denoiser, gated, plans.notes)
+        sampler = Sampler(live, denoiser, gated, "merge", plans.notes)
         hidden = () if config.layer_prior_weight else ("layer_prior",)
         history = watched(reports, config.steps, plans, sampler, hidden)
     with torch.inference_mode(False):

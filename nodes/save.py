@@ -84,9 +84,10 @@ class SaveMergedLora(io.ComfyNode):
             tensors = kohya_state_dict(folded, DTYPES[precision])
             saved_as = {"content_strength": content_strength, "style_strength": style_strength, "max_rank": max_rank}
             recipe = {**merged.merged.recipe, "saved": saved_as}
+            trigger = _trigger(merged, content_strength, style_strength)
 
             def write(path: Path) -> None:
-                values = metadata(folded, _info(merged, path.stem), recipe)
+                values = metadata(folded, _info(merged, path.stem, trigger), recipe)
                 write_safetensors(path, tensors, values)
 
             name = save_numbered(filename_prefix, ".safetensors", write)
@@ -107,10 +108,17 @@ def _save_masks(result: MergeResult, prefix: str) -> str:
     return save_numbered(prefix, MASKS_SUFFIX, lambda path: save_masks(path, gates, pair, recipe))
 
 
-def _info(result: MergeResult, title: str) -> FileInfo:
+def _trigger(result: MergeResult, content_strength: float, style_strength: float) -> str:
+    """The prompt of both, or that of the only side that is saved."""
+    alone = "style" if not content_strength else "content" if not style_strength else ""
+    own: str = result.merged.recipe.get("inputs", {}).get(alone, {}).get("prompt", "")
+    return own or result.trigger_phrase
+
+
+def _info(result: MergeResult, title: str, trigger: str) -> FileInfo:
     return FileInfo(
         title=title,
-        trigger_phrase=result.trigger_phrase,
+        trigger_phrase=trigger,
         prediction=result.prediction,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         merged_from=tuple(result.sources),
