@@ -81,6 +81,7 @@ class TrainOptions:
         self_made: how class pictures are sampled, and live samples guided
         sample_every: training steps from one live sample to the next; 0: none
         sample_prompt: of the live samples; empty: that of the training
+        resume: keep trainings on disk until they end, and go on with them
     """
 
     form: LoraForm = field(default_factory=LoraForm)
@@ -91,6 +92,7 @@ class TrainOptions:
     self_made: SelfMade = field(default_factory=lambda: SelfMade(count=8))
     sample_every: int = 0
     sample_prompt: str = ""
+    resume: bool = True
 
 
 @dataclass(frozen=True)

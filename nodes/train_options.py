@@ -13,24 +13,15 @@ from .host.pictures import SelfMade
 from .options import CUSTOM, PLANNED
 from .schema import schema
 from .sockets import CATEGORY, TrainOptions, TrainOptionsSocket
+from .widgets import dial_input, switch_input
 
 _DEFAULT = TrainOptions()
 _LEARNING, _UNZIP, _MADE = _DEFAULT.learning, _DEFAULT.unzip, _DEFAULT.self_made
 
 
-def _dial(name: str, default: float, range_: tuple[float, float, float], tooltip: str) -> io.Input:
-    """A number between two bounds, in steps of the third."""
-    low, high, step = range_
-    return io.Float.Input(name, default=default, min=low, max=high, step=step, tooltip=tooltip)
-
-
 def _rate(name: str, of: str) -> io.Input:
     tooltip = f"Factor on the learning rate of {of}; 0 leaves them untrained."
-    return _dial(name, 1.0, (0.0, 100.0, 0.05), tooltip)
-
-
-def _switch(name: str, default: bool, tooltip: str) -> io.Input:
-    return io.Boolean.Input(name, default=default, tooltip=tooltip)
+    return dial_input(name, 1.0, (0.0, 100.0, 0.05), tooltip)
 
 
 class TrainOptionsNode(io.ComfyNode):
@@ -52,16 +43,16 @@ class TrainOptionsNode(io.ComfyNode):
                     tooltip="Which layers are trained. attention: as in the papers. with feed-forward: more detail, a "
                     "file about twice as large. transformers: kohya's default. all: the convolutions too.",
                 ),
-                _dial(
-                    "alpha",
+                dial_input(
+                    "lora_alpha",
                     0.0,
                     (0.0, 1024.0, 1.0),
                     "Scales the LoRA by alpha / rank while it trains, and so its learning rate. 0: alpha is the rank.",
                 ),
-                _dial(
+                dial_input(
                     "weight_decay", _LEARNING.weight_decay, (0.0, 1.0, 0.0001), "Of AdamW: pulls the LoRA towards zero."
                 ),
-                _dial(
+                dial_input(
                     "max_grad_norm",
                     _LEARNING.clip,
                     (0.01, 1000.0, 0.01),
@@ -81,7 +72,7 @@ class TrainOptionsNode(io.ComfyNode):
                     max=10000,
                     tooltip="Steps over which the learning rate rises from 0.",
                 ),
-                _dial(
+                dial_input(
                     "min_snr_gamma",
                     0.0,
                     (0.0, 100.0, 0.5),
@@ -92,14 +83,14 @@ class TrainOptionsNode(io.ComfyNode):
                 _rate("convolution_rate", "convolutions"),
                 _rate("content_blocks_rate", "the blocks that carry content (as the merge's layer_prior says)"),
                 _rate("style_blocks_rate", "the blocks that carry style"),
-                _dial(
+                dial_input(
                     "lowest_strength",
                     _LEARNING.strengths[0],
                     (0.0, 10.0, 0.05),
                     "Each step trains at a strength drawn between this and highest_strength. With 0.5 to 1.25 "
                     "the LoRA holds over a strength dial; both 1: it is trained at 1 alone.",
                 ),
-                _dial(
+                dial_input(
                     "highest_strength", _LEARNING.strengths[1], (0.0, 10.0, 0.05), "See lowest_strength; not below it."
                 ),
                 io.Int.Input(
@@ -113,7 +104,7 @@ class TrainOptionsNode(io.ComfyNode):
                 io.Int.Input(
                     "own_pictures_steps", default=_MADE.steps, min=1, max=100, tooltip="Sampling steps of those."
                 ),
-                _dial("own_pictures_cfg", _MADE.cfg, (1.0, 30.0, 0.5), "CFG of those, and of live samples."),
+                dial_input("own_pictures_cfg", _MADE.cfg, (1.0, 30.0, 0.5), "CFG of those, and of live samples."),
                 io.String.Input(
                     "negative_prompt",
                     default="",
@@ -150,7 +141,7 @@ class TrainOptionsNode(io.ComfyNode):
                     tooltip="auto: use gradient checkpointing and a smaller micro-batch only if the free memory asks "
                     "for it. as set here: start with both as they are set.",
                 ),
-                _switch(
+                switch_input(
                     "gradient_checkpointing",
                     True,
                     "Saves much memory for about a third more time; the result stays the same. Heeded only if "
@@ -163,29 +154,36 @@ class TrainOptionsNode(io.ComfyNode):
                     tooltip="Precision of the training; the LoRA itself is trained in fp32. Try bf16 or fp32 if the "
                     "loss is not a number in fp16.",
                 ),
-                _switch(
+                switch_input(
+                    "resume",
+                    _DEFAULT.resume,
+                    "After a crash or Cancel, the same graph with the same seed goes on where its training stopped, "
+                    "with the same result as without the stop. Off: it starts from the first step, and nothing is "
+                    "kept.",
+                ),
+                switch_input(
                     "separate_prompts",
                     _UNZIP.separate_prompts,
                     "UnZip Image: each LoRA reads its own prompt while both train as one.",
                 ),
-                _switch(
+                switch_input(
                     "separate_columns",
                     _UNZIP.separate_columns,
                     "UnZip Image: each LoRA trains the columns that matter to it and keeps out of the other's.",
                 ),
-                _switch(
+                switch_input(
                     "separate_blocks",
                     _UNZIP.separate_blocks,
                     "UnZip Image: in the blocks known for content or style, that LoRA trains all columns. "
                     "Heeded only with separate_columns.",
                 ),
-                _dial(
+                dial_input(
                     "orthogonality",
                     _UNZIP.orthogonality,
                     (0.0, 1000.0, 0.1),
                     "UnZip Image: how strongly the two LoRAs are kept from scaling the same columns.",
                 ),
-                _dial(
+                dial_input(
                     "column_share",
                     _UNZIP.column_share,
                     (0.01, 1.0, 0.01),
@@ -199,7 +197,7 @@ class TrainOptionsNode(io.ComfyNode):
     def execute(
         cls,
         coverage: Coverage,
-        alpha: float,
+        lora_alpha: float,
         weight_decay: float,
         max_grad_norm: float,
         schedule: Schedule,
@@ -222,6 +220,7 @@ class TrainOptionsNode(io.ComfyNode):
         memory_plan: str,
         gradient_checkpointing: bool,
         compute_dtype: str,
+        resume: bool,
         **unzip: Any,
     ) -> io.NodeOutput:
         rates = Rates(
@@ -244,7 +243,7 @@ class TrainOptionsNode(io.ComfyNode):
         )
         return io.NodeOutput(
             TrainOptions(
-                form=LoraForm(alpha=alpha or None, coverage=coverage),
+                form=LoraForm(alpha=lora_alpha or None, coverage=coverage),
                 learning=learning,
                 unzip=UnzipConfig(**unzip),
                 compute=compute_dtype,
@@ -252,5 +251,6 @@ class TrainOptionsNode(io.ComfyNode):
                 self_made=SelfMade(own_pictures, own_pictures_steps, own_pictures_cfg, negative_prompt),
                 sample_every=sample_every,
                 sample_prompt=sample_prompt.strip(),
+                resume=resume,
             )
         )

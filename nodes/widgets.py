@@ -58,3 +58,14 @@ def learning_rate_input(default: float, hint: str) -> io.Input:
         step=0.000001,
         tooltip=f"How fast the LoRA learns. {hint}",
     )
+
+
+def dial_input(name: str, default: float, range_: tuple[float, float, float], tooltip: str) -> io.Input:
+    """A number between the first two of three, in steps of the third."""
+    low, high, step = range_
+    return io.Float.Input(name, default=default, min=low, max=high, step=step, tooltip=tooltip)
+
+
+def switch_input(name: str, default: bool, tooltip: str) -> io.Input:
+    """On or off."""
+    return io.Boolean.Input(name, default=default, tooltip=tooltip)
