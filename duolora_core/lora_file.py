@@ -92,7 +92,8 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Of names, dtypes, shapes and values, in whatever order they are given."""
     digest = hashlib.sha256()
     for key in sorted(tensors):
         tensor = tensors[key].detach().cpu().contiguous()
@@ -159,7 +160,7 @@ def lora_from_tensors(
             f"made for "
             "SDXL, Pony, Illustrious, NoobAI, SSD-1B or Segmind-Vega."
         )
-    return LoraFile(name, sha256 or _tensors_sha256(tensors), entries, offsets, skipped, dict(metadata or {}))
+    return LoraFile(name, sha256 or tensors_sha256(tensors), entries, offsets, skipped, dict(metadata or {}))
 
 
 def trigger_words(metadata: Mapping[str, str], most: int = 3) -> list[str]:

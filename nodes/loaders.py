@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from comfy_api.latest import io
 
+from ..duolora_core.content_hash import content_hash
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.lora_file import LoraFile, lora_from_tensors, read_lora, trigger_words
 from .host import files
@@ -96,7 +97,7 @@ class _LoadConcept(io.ComfyNode):
 
         The host leaves out a name that comes through a link.
         """
-        return "" if lora_name in (None, FROM_SOCKET) else files.content_hash(files.lora_path(lora_name))
+        return "" if lora_name in (None, FROM_SOCKET) else content_hash(files.lora_path(lora_name))
 
     @classmethod
     def validate_inputs(cls, lora_name: str | None = None) -> bool | str:

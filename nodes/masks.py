@@ -8,6 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..duolora_core import layer_roles, make_merged
+from ..duolora_core.content_hash import content_hash
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.gates import block_statistics
 from ..duolora_core.masks_file import gates_of, read_masks
@@ -70,7 +71,7 @@ class LoadMasks(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, masks: str | None = None, **_: Any) -> str:
         """The file's content."""
-        return "" if masks in (None, NONE_SAVED) else files.content_hash(files.lora_path(masks))
+        return "" if masks in (None, NONE_SAVED) else content_hash(files.lora_path(masks))
 
     @classmethod
     def validate_inputs(cls, masks: str | None = None) -> bool | str:

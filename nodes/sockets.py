@@ -54,6 +54,7 @@ class MergeOptions:
         most_steps: what the merge node's steps are cut to; None: as many as it says
         compute, checkpointing: see `Limits`
         sample_every: training steps from one live sample to the next; 0: none
+        resume: keep trainings on disk until they end, and go on with them
     """
 
     config: MergeConfig = field(default_factory=MergeConfig)
@@ -67,6 +68,7 @@ class MergeOptions:
     self_made_cfg: float = 6.0
     negative_prompt: str = ""
     sample_every: int = 0
+    resume: bool = True
 
 
 @dataclass(frozen=True)

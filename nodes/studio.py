@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..duolora_core import Concept, LoraPair, Picture, UNetLayout, kohya_state_dict
 from ..duolora_core.errors import SettingsError
@@ -39,15 +40,27 @@ class Studio:
                 )
 
     def pictures(
-        self, content: LoadedConcept, style: LoadedConcept, placed: LoraPair, combined_prompt: str, seed: int
+        self,
+        content: LoadedConcept,
+        style: LoadedConcept,
+        placed: LoraPair,
+        combined_prompt: str,
+        seed: int,
+        latents: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
     ) -> tuple[list[Picture], list[Picture]]:
-        """The training pictures of both concepts. `placed` holds them as in their files."""
+        """The training pictures of both concepts.
+
+        Args:
+            placed: both LoRAs as in their files
+            latents: of the content and the style pictures, where they are there already
+        """
         concepts = placed.content_concept, placed.style_concept
         combined = encode(clip_for(self.clip, concepts), combined_prompt)
+        known = latents or (None, None)
         return (
-            self._of_one(content, concepts[0], placed.layout, combined, seed),
+            self._of_one(content, concepts[0], placed.layout, combined, seed, known[0]),
             # Another seed, else both LoRAs would start from the same noise and paint the same composition.
-            self._of_one(style, concepts[1], placed.layout, combined, seed ^ 0x5EED),
+            self._of_one(style, concepts[1], placed.layout, combined, seed ^ 0x5EED, known[1]),
         )
 
     def live_sample(self, placed: LoraPair, combined_prompt: str, seed: int) -> LiveSample | None:
@@ -59,26 +72,19 @@ class Studio:
         )
 
     def _of_one(
-        self, loaded: LoadedConcept, concept: Concept, layout: UNetLayout, combined: list[Any], seed: int
+        self,
+        loaded: LoadedConcept,
+        concept: Concept,
+        layout: UNetLayout,
+        combined: list[Any],
+        seed: int,
+        latents: Sequence[Tensor] | None,
     ) -> list[Picture]:
         """The pictures of one concept, its own prompt encoded by its own text encoder part."""
         clip = clip_for(self.clip, [concept])
         own = encode(clip, loaded.prompt)
-        if loaded.pictures is not None:
-            vae = loaded.vae if self.vae is None else self.vae
-            latents = [
-                latent
-                for batch in loaded.pictures
-                for latent in encode_pictures(self.model, vae, batch, self.resolution)
-            ]
-        else:
-            options = self.options
-            how = SelfMade(
-                options.self_made_count, options.self_made_steps, options.self_made_cfg, options.negative_prompt
-            )
-            state = kohya_state_dict(unet_part(concept, layout), torch.float32)
-            negative = encode(clip, how.negative_prompt)
-            latents = sample_latents(self.model, state, own, negative, self.resolution, how, seed)
+        if latents is None:
+            latents = self._latents(loaded, concept, layout, clip, own, seed)
         # The conditions hold the size; pictures of one size share theirs.
         sizes = {latent.shape: latent for latent in latents}
         conditions = {
@@ -86,6 +92,20 @@ class Studio:
             for size, latent in sizes.items()
         }
         return [Picture(latent, *conditions[latent.shape]) for latent in latents]
+
+    def _latents(
+        self, loaded: LoadedConcept, concept: Concept, layout: UNetLayout, clip: Any, own: list[Any], seed: int
+    ) -> list[Tensor]:
+        """The artist's pictures encoded, or samples of base and LoRA with its own prompt; (channels, h, w) each."""
+        if loaded.pictures is not None:
+            vae = loaded.vae if self.vae is None else self.vae
+            batches = [encode_pictures(self.model, vae, batch, self.resolution) for batch in loaded.pictures]
+            return [latent for batch in batches for latent in batch]
+        options = self.options
+        how = SelfMade(options.self_made_count, options.self_made_steps, options.self_made_cfg, options.negative_prompt)
+        state = kohya_state_dict(unet_part(concept, layout), torch.float32)
+        negative = encode(clip, how.negative_prompt)
+        return sample_latents(self.model, state, own, negative, self.resolution, how, seed)
 
 
 def extent(content: Sequence[Picture], style: Sequence[Picture]) -> tuple[list[tuple[int, int]], int]:

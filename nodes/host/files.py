@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
-from itertools import count
 from pathlib import Path
 
 import folder_paths
 
-from ...duolora_core.errors import FileTakenError, LoraFileError, SettingsError
-from ...duolora_core.lora_file import file_sha256
+from ...duolora_core.errors import LoraFileError, SettingsError
+from ...duolora_core.whole_file import write_numbered
 
 _UNSAFE = re.compile(r'[\x00-\x1f<>:"|?*]')
 
@@ -29,23 +27,20 @@ def masks_names() -> list[str]:
     return [name for name in folder_paths.get_filename_list("loras") if name.endswith(MASKS_SUFFIX)]
 
 
+def unfinished_folder() -> Path:
+    """Where trainings are kept that have not ended: of this installation, not listed and not served to anyone.
+
+    The host empties its own temporary folder when it starts, and shows no folder of users that begins with __.
+    """
+    return Path(folder_paths.get_user_directory()) / "__duolora" / "unfinished"
+
+
 def lora_path(name: str) -> Path:
     """Raises LoraFileError if there is no such file any more."""
     path = folder_paths.get_full_path("loras", name)
     if path is None:
         raise LoraFileError(f"{name} is not in the loras folders. Refresh the list (press R) and choose it again.")
     return Path(path)
-
-
-def content_hash(path: Path) -> str:
-    """sha256 of a file; computed again only when its size or time changed."""
-    stat = path.stat()
-    return _content_hash(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=64)
-def _content_hash(path: Path, _mtime_ns: int, _size: int) -> str:
-    return file_sha256(path)
 
 
 def save_numbered(prefix: str, suffix: str, write: Callable[[Path], object]) -> str:
@@ -74,19 +69,4 @@ def save_numbered(prefix: str, suffix: str, write: Callable[[Path], object]) -> 
         raise SettingsError(
             f"filename_prefix '{prefix}' leads out of the loras folder through a link. Use another one."
         )
-    for number in count(_next_number(folder, parts[-1], suffix)):
-        path = folder / f"{parts[-1]}_{number:05}{suffix}"
-        try:
-            write(path)
-        except FileTakenError:
-            continue  # another save took the number in the meantime
-        return path.relative_to(root).as_posix()
-    raise AssertionError("unreachable")
-
-
-def _next_number(folder: Path, stem: str, suffix: str) -> int:
-    pattern = re.compile(re.escape(stem) + r"_(\d+)" + re.escape(suffix) + "$")
-    taken = (
-        [int(match[1]) for path in folder.glob("*") if (match := pattern.match(path.name))] if folder.is_dir() else []
-    )
-    return max(taken, default=0) + 1
+    return write_numbered(folder, parts[-1], suffix, write).relative_to(root).as_posix()

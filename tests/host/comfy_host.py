@@ -145,6 +145,15 @@ class ComfyServer:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=5)
 
+    def crash(self) -> None:
+        """Kills the server as a crash would, at once and without a farewell; its base directory stays."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def start_again(self) -> None:
+        """Starts it anew in the same base directory."""
+        self._start()
+
     def _check_alive(self) -> None:
         if self.process.poll() is not None:
             status = self.process.returncode

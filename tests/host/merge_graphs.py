@@ -179,3 +179,9 @@ def with_defaults(server: ComfyServer, class_type: str, **inputs: Any) -> dict[s
         elif details and "default" in details[0]:
             defaults[name] = details[0]["default"]
     return node(class_type, **defaults | {name: value for name, value in inputs.items() if name in required})
+
+
+def executed(history: dict[str, Any]) -> set[str]:
+    """The nodes of a prompt that ran and did not come from the cache."""
+    messages = dict(history["status"]["messages"])
+    return set(history["prompt"][2]) - set(messages["execution_cached"]["nodes"])

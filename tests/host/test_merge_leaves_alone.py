@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from host.merge_graphs import (
     add_merge,
     add_save,
     apply_and_paint,
+    executed,
     give_pictures,
     model_state,
     models_only,
@@ -118,12 +118,6 @@ def test_equal_inputs_do_not_train_again(server: ComfyServer, checkpoint: str, l
     second = server.run(graph, 300)
     assert "merge" in executed(second)
     assert server.texts(first)["loss"] != server.texts(second)["loss"]
-
-
-def executed(history: dict[str, Any]) -> set[str]:
-    """The nodes of a prompt that ran and did not come from the cache."""
-    messages = dict(history["status"]["messages"])
-    return set(history["prompt"][2]) - set(messages["execution_cached"]["nodes"])
 
 
 @pytest.mark.parametrize(
