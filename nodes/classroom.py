@@ -46,11 +46,18 @@ class Classroom:
                 )
         require_sdxl(self.model)
 
-    def examples(self, pictures: Sequence[Tensor], conditioning: list[Any], what: str = "pictures") -> list[Example]:
+    def examples(
+        self,
+        pictures: Sequence[Tensor],
+        conditioning: list[Any],
+        latents: Sequence[Tensor] | None = None,
+        what: str = "pictures",
+    ) -> list[Example]:
         """Every picture of IMAGE batches (count, h, w, 3) under one prompt, resized without cropping or flipping.
 
         Args:
             conditioning: CONDITIONING of the prompt
+            latents: of the pictures, where they are there already
             what: the input's name
 
         Raises:
@@ -60,13 +67,18 @@ class Classroom:
             raise SettingsError(f"There is no picture to train on: connect 1 to 30 pictures to {what}.")
         for batch in pictures:
             self._require_large_enough(batch, what)
-        latents = [
-            latent for batch in pictures for latent in encode_pictures(self.model, self.vae, batch, self.resolution)
-        ]
+        if latents is None:
+            batches = [encode_pictures(self.model, self.vae, batch, self.resolution) for batch in pictures]
+            latents = [latent for batch in batches for latent in batch]
         return self._under_one_prompt(latents, conditioning)
 
-    def class_examples(self, prompt: str, pictures: Sequence[Tensor], seed: int) -> list[Example]:
+    def class_examples(
+        self, prompt: str, pictures: Sequence[Tensor], seed: int, latents: Sequence[Tensor] | None = None
+    ) -> list[Example]:
         """Pictures of the class for prior preservation: the artist's, or the model's own; none without a prompt.
+
+        Args:
+            latents: of them, where they are there already
 
         Raises:
             SettingsError: there are pictures without a prompt, or as for `examples`.
@@ -80,11 +92,12 @@ class Classroom:
             return []
         conditioning = encode(self.clip, prompt)
         if pictures:
-            return self.examples(pictures, conditioning, "class_pictures")
-        how = self.options.self_made
-        negative = encode(self.clip, how.negative_prompt)
-        # Another seed than the live sample's, or both would start from the same noise.
-        latents = sample_latents(self.model, {}, conditioning, negative, self.resolution, how, seed ^ 0xC1A55)
+            return self.examples(pictures, conditioning, latents, "class_pictures")
+        if latents is None:
+            how = self.options.self_made
+            negative = encode(self.clip, how.negative_prompt)
+            # Another seed than the live sample's, or both would start from the same noise.
+            latents = sample_latents(self.model, {}, conditioning, negative, self.resolution, how, seed ^ 0xC1A55)
         return self._under_one_prompt(latents, conditioning)
 
     def live_sample(self, prompt: str, seed: int) -> LiveSample | None:

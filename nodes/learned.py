@@ -147,9 +147,10 @@ def _notes(loras: Mapping[Side, LoraInTraining], history: History, source: Learn
     """How it went, in plain words."""
     sizes = [f"{width * 8} x {height * 8}" for height, width in sizes_of(source.examples)]
     count = len(source.examples)
+    how, *told = history.told
     lines = [
-        f"{source.method}: {history.done} steps in {history.seconds:.0f} s",
-        *history.memory,
+        f"{source.method}: {how}",
+        *told,
         f"{count} picture{'s' if count > 1 else ''}, trained at {', '.join(sizes)} pixels",
     ]
     if source.class_examples:

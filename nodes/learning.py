@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ from ..duolora_core.plans import Plans
 from .classroom import Classroom, sizes_of
 from .host.denoiser import Limits, training_denoiser, unet_layout
 from .host.prompts import condition, encode, encode_alike, text_tokens
+from .keeping import keeper_of, pictures_sha256
+from .keeping_loras import LoraKeeper, LorasFile
 from .learned import Learned, LearnedFrom, learned
 from .live import LiveSample, Sampler
 from .training import History, watched
@@ -72,15 +74,20 @@ def train_concept(room: Classroom, task: ConceptTask, form: LoraForm, config: Le
         layout = unet_layout(room.model.model)
         loras = _new_loras(layout, task.role, form, config.seed)
     _require_rank(loras, form.rank)
-    examples = room.examples(task.pictures, encode(room.clip, task.prompt))
-    keeps_class = bool(config.prior_weight)
-    class_examples = room.class_examples(task.class_prompt, task.class_pictures, config.seed) if keeps_class else []
+    file = LorasFile(loras, config.steps)
+    keeper = _keeper(room, file, {"role": task.role, "form": asdict(form), "config": asdict(config)}, task)
+    examples = room.examples(task.pictures, encode(room.clip, task.prompt), file.pictures)
+    class_examples: list[Example] = []
+    if config.prior_weight:
+        class_examples = room.class_examples(task.class_prompt, task.class_pictures, config.seed, file.class_pictures)
+    file.learning_from(examples, class_examples)
     sample = room.live_sample(task.prompt, config.seed)
 
     def method(denoiser: Denoiser, live: LiveLoras, plans: Plans) -> Iterator[LearnReport]:
-        return learn(denoiser, live, examples, config, class_examples=class_examples, plans=plans)
+        resume = keeper.state
+        return learn(denoiser, live, examples, config, class_examples=class_examples, plans=plans, resume=resume)
 
-    history = _run(room, layout, loras, [examples, class_examples], config, sample, method)
+    history = _run(room, layout, loras, [examples, class_examples], config, sample, keeper, method)
     source = LearnedFrom(
         room=room,
         method="B-LoRA" if len(loras) == 2 else "DreamBooth",
@@ -93,7 +100,9 @@ def train_concept(room: Classroom, task: ConceptTask, form: LoraForm, config: Le
         form=form,
         config=config,
     )
-    return learned(loras, history, source)
+    result = learned(loras, history, source)
+    keeper.finished()
+    return result
 
 
 @dataclass(frozen=True)
@@ -117,17 +126,21 @@ def unzip_picture(room: Classroom, task: UnzipTask, form: LoraForm, config: Unzi
         loras = unzip_loras(layout, form, config, _engine_seed(seed))
     _require_rank(loras, form.rank)
     joint, content, style = encode_alike(room.clip, [task.prompt, task.content_prompt, task.style_prompt])
-    examples = room.examples([task.picture], joint, "picture")
+    file = LorasFile(loras, config.learning.steps)
+    keeper = _keeper(room, file, {"form": asdict(form), "config": asdict(config)}, task)
+    examples = room.examples([task.picture], joint, file.pictures, "picture")
+    file.learning_from(examples, [])
     first = examples[0]
     prompts = UnzipPrompts(first.condition, *(condition(room.model, each, first.latent) for each in (content, style)))
     sample = room.live_sample(task.prompt, seed)
 
     def method(denoiser: Denoiser, live: LiveLoras, plans: Plans) -> Iterator[LearnReport]:
-        return unzip(denoiser, live, [each.latent for each in examples], prompts, config, plans=plans)
+        latents = [each.latent for each in examples]
+        return unzip(denoiser, live, latents, prompts, config, plans=plans, resume=keeper.state)
 
     samples = max(config.learning.batch, config.probes if config.separate_columns else 1)
     counted = replace(config.learning, batch=samples)
-    history = _run(room, layout, loras, [examples], counted, sample, method)
+    history = _run(room, layout, loras, [examples], counted, sample, keeper, method)
     source = LearnedFrom(
         room=room,
         method="UnZipLoRA",
@@ -139,7 +152,9 @@ def unzip_picture(room: Classroom, task: UnzipTask, form: LoraForm, config: Unzi
         form=form,
         config=config,
     )
-    return learned(loras, history, source)
+    result = learned(loras, history, source)
+    keeper.finished()
+    return result
 
 
 def require_prompts(prompts: Mapping[str, str]) -> None:
@@ -150,6 +165,27 @@ def require_prompts(prompts: Mapping[str, str]) -> None:
                 f"{name} is empty. Say what is to be seen, with a rare word as the trigger, such as 'a photo of sks "
                 "dog' or 'a painting in wtrclr style'."
             )
+
+
+def _keeper(room: Classroom, file: LorasFile, settings: Mapping[str, Any], task: ConceptTask | UnzipTask) -> LoraKeeper:
+    """Memory settings decide nothing of a training's course, so they are left out of what it is known by."""
+    config: dict[str, Any] = dict(settings["config"])
+    config.pop("micro_batch", None)
+    if "learning" in config:
+        config["learning"] = {name: value for name, value in config["learning"].items() if name != "micro_batch"}
+    asked = {
+        name: pictures_sha256([value] if isinstance(value, Tensor) else value) if "picture" in name else value
+        for name, value in vars(task).items()
+    }
+    decides = {
+        **settings,
+        "config": config,
+        "task": asked,
+        "resolution": room.resolution,
+        "compute": room.options.compute,
+        "own pictures": asdict(room.options.self_made) if asked.get("class_prompt") else None,
+    }
+    return keeper_of(room.options.resume, decides, room.model, room.clip, [room.vae], file)
 
 
 def _new_loras(layout: UNetLayout, role: Trained, form: LoraForm, seed: int) -> dict[Side, LoraInTraining]:
@@ -181,6 +217,7 @@ def _run(
     examples: Sequence[Sequence[Example]],
     config: LearnConfig,
     sample: LiveSample | None,
+    keeper: LoraKeeper,
     method: Method,
 ) -> History:
     """The loop on the live model; `examples` are those of each term of the loss, `config.batch` of each in a step."""
@@ -195,4 +232,4 @@ def _run(
         attach_loras(denoiser.modules, loras) as live,
     ):
         sampler = Sampler(sample, denoiser, live, "sum", plans.notes)
-        return watched(method(denoiser, live, plans), config.steps, plans, sampler)
+        return watched(method(denoiser, live, plans), config.steps, plans, keeper, sampler)

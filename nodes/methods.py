@@ -14,7 +14,7 @@ from ..duolora_core.errors import SettingsError
 from ..duolora_core.merged import FoldedLora
 from ..duolora_core.zip_lora import Axis, ZipLoraConfig, attach_zip, open_masks, zip_lora, zip_workload
 from .host.denoiser import Limits, training_denoiser
-from .keeping import keeper_for
+from .keeping_merges import MergeFile, keeper_for
 from .sockets import LoadedConcept
 from .studio import Studio, extent
 from .training import History, watched
@@ -62,10 +62,11 @@ def run_zip_lora(
     )
     # ZipLoRA sees each picture under its own prompt alone; the studio wants a combined one all the same.
     combined_prompt = f"{content.prompt}, {style.prompt}"
-    settings, total = {"method": "ZipLoRA", "axis": axis, **asdict(config)}, open_masks(pair, axis).values.numel()
-    keeper = keeper_for(studio, (content, style), combined_prompt, settings, total, steps)
-    content_pictures, style_pictures = studio.pictures(content, style, pair, combined_prompt, seed, keeper.latents)
-    keeper.learning_from(content_pictures, style_pictures)
+    file = MergeFile(open_masks(pair, axis).values.numel(), steps)
+    settings = {"method": "ZipLoRA", "axis": axis, **asdict(config)}
+    keeper = keeper_for(studio, (content, style), combined_prompt, settings, file)
+    content_pictures, style_pictures = studio.pictures(content, style, pair, combined_prompt, seed, file.latents)
+    file.learning_from(content_pictures, style_pictures)
     sizes, tokens = extent(content_pictures, style_pictures)
     work = zip_workload(pair, axis, sizes, tokens)
     limits = Limits(config.micro_batch, options.checkpointing, options.compute)

@@ -31,10 +31,14 @@ class Studio:
     resolution: int
     options: MergeOptions
 
+    def vae_for(self, concept: LoadedConcept) -> Any | None:
+        """What encodes a concept's pictures: the artist's choice, or what the concept was trained with."""
+        return concept.vae if self.vae is None else self.vae
+
     def require_vae_for(self, *concepts: LoadedConcept) -> None:
         """Refuses pictures that nothing can encode, before any work is done."""
         for concept in concepts:
-            if concept.pictures is not None and self.vae is None and concept.vae is None:
+            if concept.pictures is not None and self.vae_for(concept) is None:
                 raise SettingsError(
                     f"The {concept.role} LoRA has pictures, so a VAE is needed: connect the checkpoint's."
                 )
@@ -98,7 +102,7 @@ class Studio:
     ) -> list[Tensor]:
         """The artist's pictures encoded, or samples of base and LoRA with its own prompt; (channels, h, w) each."""
         if loaded.pictures is not None:
-            vae = loaded.vae if self.vae is None else self.vae
+            vae = self.vae_for(loaded)
             batches = [encode_pictures(self.model, vae, batch, self.resolution) for batch in loaded.pictures]
             return [latent for batch in batches for latent in batch]
         options = self.options
