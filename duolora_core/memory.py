@@ -2,11 +2,12 @@
 
     weights     as loaded; they are never copied
     factors     both LoRAs of every layer, stacked, in the dtype of the forward; those that are trained themselves also
-                in float32, with their gradient and the optimiser's two moments
+                in float32, with the optimiser's two moments
     student     what the samples of one forward save for their backward, and what that backward adds
     casts       weights stored in another dtype than the forward's are converted layer by layer; those that the backward
                 needs stay until then
     teacher     the largest forward without gradient
+    gradient    of the factors, where they are trained themselves: it grows as the student is given back
 
 A micro-batch bounds the samples of one forward, so `student` and `teacher` are proportional to it. With checkpointing,
 `student` is the inputs of all blocks and the activations of one block, and `casts` what one block and the layers
@@ -27,8 +28,8 @@ from .unet_layout import UNetLayout
 SLACK = 1.1
 """Room for what is not estimated: an allocator's rounding and gaps, the workspace of kernels. Chosen, not measured."""
 
-TRAINED_BYTES = 16
-"""Of one trained number in float32: itself, its gradient, and AdamW's two moments."""
+NUMBER = 4
+"""Bytes of a number in float32, in which LoRAs, their gradients and the two moments of AdamW are held."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,12 @@ class Estimate:
     student: int
     casts: int
     teacher: int
+    gradient: int = 0
 
     @property
     def beside_weights(self) -> int:
-        """What must be free once the model is loaded: student and teacher are never alive together."""
-        return self.factors + max(self.student + self.casts, self.teacher)
+        """What must be free once the model is loaded: no two of student, teacher and a whole gradient are alive."""
+        return self.factors + max(self.student + self.casts, self.teacher, self.gradient)
 
     @property
     def total(self) -> int:
@@ -123,8 +125,8 @@ def estimate(work: Workload, storage: Storage, plan: Plan) -> Estimate:
     student, casts = max(peaks, key=sum)
     largest = max(math.prod(layer.shape) for layer in work.layout.layers.values())
     teacher = teachers * max(piece.forward for piece in found) + size * largest * storage.casts
-    factors = size * work.factors + TRAINED_BYTES * work.trained
-    return Estimate(storage.weights, factors, student, casts, teacher)
+    factors = size * work.factors + 3 * NUMBER * work.trained
+    return Estimate(storage.weights, factors, student, casts, teacher, NUMBER * work.trained)
 
 
 def ladder(

@@ -13,6 +13,10 @@ from ..trainer import Report
 from .lora_in_training import LoraInTraining, Side
 
 
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps of each number that it trains."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A training after `step` steps. With the same pictures and settings it goes on bit for bit as if never stopped.
@@ -70,12 +74,11 @@ def require_fitting(checkpoint: Checkpoint, loras: Mapping[Side, LoraInTraining]
     moments = {
         f"{name}.{key}": tensor if key != "step" else torch.zeros(())
         for name, tensor in named_parameters(loras).items()
-        for key in ("step", "exp_avg", "exp_avg_sq")
+        if f"{name}.step" in checkpoint.tensors  # a parameter that no step has touched yet has none
+        for key in MOMENTS
     }
     for name, tensor in (wanted | moments).items():
         saved = checkpoint.tensors.get(name)
-        if saved is None and name in moments:  # of a parameter that no step has touched yet
-            continue
         if saved is None or saved.shape != tensor.shape or saved.dtype != torch.float32:
             there = "missing" if saved is None else f"{tuple(saved.shape)} {saved.dtype}"
             raise TrainingError(
@@ -92,11 +95,11 @@ def restore(checkpoint: Checkpoint, loras: Mapping[Side, LoraInTraining], optimi
         for role, lora in loras.items():
             for name, tensor in lora.tensors().items():
                 tensor.copy_(checkpoint.tensors[f"{role}.{name}"])
-    for name, parameter in named_parameters(loras).items():
-        state = {key: checkpoint.tensors.get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
-        if state["step"] is not None:
-            optimiser.state[parameter] = {
-                key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
-                for key, value in state.items()
-                if value is not None
-            }
+    names = {id(parameter): name for name, parameter in named_parameters(loras).items()}
+    ordered = [names[id(parameter)] for group in optimiser.param_groups for parameter in group["params"]]
+    state = {
+        place: {key: checkpoint.tensors[f"{name}.{key}"].clone() for key in MOMENTS}
+        for place, name in enumerate(ordered)
+        if f"{name}.step" in checkpoint.tensors
+    }
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": state})  # it knows where each number belongs
