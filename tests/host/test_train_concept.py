@@ -69,25 +69,28 @@ def test_trained_lora_paints_the_same_by_every_way(server: ComfyServer, checkpoi
 
 
 def test_training_learns_the_picture(server: ComfyServer, checkpoint: str) -> None:
-    """The loss falls, info says how, and the saved file's own trigger words serve Load Content LoRA."""
-    graph = training(server, checkpoint, steps=60, learning_rate=1e-2, rank=8)
+    """The loss is below that of the same draws untrained; the saved file's trigger words serve Load Content LoRA."""
+    untrained = training(server, checkpoint, steps=40, learning_rate=1e-7, rank=8)
+    untrained["loss"] = node("PreviewAny", source=["train", LOSS])
+    before: dict[str, list[float]] = json.loads(server.texts(server.run(untrained, 900))["loss"][0])
+    graph = training(server, checkpoint, steps=40, rank=8)
     graph["info"] = node("PreviewAny", source=["train", INFO])
     graph["loss"] = node("PreviewAny", source=["train", LOSS])
     graph = add_save(graph, ["train", MERGED], "learned/dog")
     texts = server.texts(server.run(graph, 900))
     info = texts["info"][0]
-    assert info.startswith("DreamBooth: 60 steps in")
+    assert info.startswith("DreamBooth: 40 steps in")
     assert "1 picture, trained at 64 x 64 pixels" in info
     assert "content: rank 8 in" in info and f"prompt: {CONTENT_PROMPT}" in info
-    words = info.split("loss on the pictures: ")[1].split()
-    assert float(words[3]) < 0.8 * float(words[0])
+    assert "loss on the pictures: " in info
     curves: dict[str, list[float]] = json.loads(texts["loss"][0])
-    assert len(curves["loss"]) == len(curves["pictures"]) == 60
+    assert len(curves["loss"]) == len(curves["pictures"]) == 40
+    assert np.mean(curves["loss"][20:]) < 0.9 * np.mean(before["loss"][20:])
     name = saved_name(server, "learned/dog")
     with safe_open(server.loras / name, framework="pt") as file:
         metadata = file.metadata()
     assert metadata["modelspec.trigger_phrase"] == CONTENT_PROMPT
-    assert json.loads(metadata["duolora_recipe"])["config"]["steps"] == 60
+    assert json.loads(metadata["duolora_recipe"])["config"]["steps"] == 40
     loaded: Graph = {"load": node("DuoLoRALoadContent", lora_name=name, prompt="", strength=1.0)}
     loaded["info"] = node("PreviewAny", source=["load", 1])
     assert f"prompt: {CONTENT_PROMPT}" in server.texts(server.run(loaded))["info"][0]
