@@ -23,7 +23,7 @@ The files in reading order:
 - what is seen meanwhile: `sampling`
 - what it needs: `activations`, `memory`, `plans`
 - what comes out: `merged`, `dials`, `safetensors_bytes`, `whole_file`, `lora_save`, `masks_file`,
-  `unfinished`
+  `kept_file`, `unfinished`
 - what it says: `layer_kinds`, `overlap`, `scores`, and `report` (words and pictures; not imported here)
 - what others do: `baselines`, `core_space`, `zip_lora`
 - where LoRAs come from: `from_pictures`, a package of its own that trains them

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.from_pictures import Example
 from .host.denoiser import require_sdxl
-from .host.pictures import encode_pictures, sample_latents
+from .host.pictures import GRID, encode_pictures, sample_latents
 from .host.prompts import condition, encode
 from .live import LiveSample
 from .sockets import TrainOptions
@@ -116,12 +116,14 @@ class Classroom:
 
     def _require_large_enough(self, batch: Tensor, what: str) -> None:
         height, width = batch.shape[1:3]
-        if self.resolution > MOST_ENLARGED * math.sqrt(height * width):
+        largest = MOST_ENLARGED * math.sqrt(height * width)
+        if self.resolution > largest:
             least = math.ceil(self.resolution / MOST_ENLARGED)
+            lower = f", or lower the resolution to {int(largest) // GRID * GRID}" if largest >= GRID else ""
             raise SettingsError(
                 f"A picture of {what} is too small: {width} x {height} pixels would be enlarged more than "
-                f"{MOST_ENLARGED:.0f} times to train at {self.resolution}. Use one of at least {least} x {least}, or "
-                f"lower the resolution to {int(MOST_ENLARGED * math.sqrt(height * width)) // 64 * 64}."
+                f"{MOST_ENLARGED:.0f} times to train at {self.resolution}. Use one of at least "
+                f"{least} x {least}{lower}."
             )
 
 
