@@ -60,12 +60,11 @@ def run_zip_lora(
     config = ZipLoraConfig(
         steps=steps, learning_rate=options.config.learning_rate, micro_batch=options.config.micro_batch, seed=seed
     )
-    # ZipLoRA sees each picture under its own prompt alone; the studio wants a combined one all the same.
-    combined_prompt = f"{content.prompt}, {style.prompt}"
     file = MergeFile(open_masks(pair, axis).values.numel(), steps)
     settings = {"method": "ZipLoRA", "axis": axis, **asdict(config)}
-    keeper = keeper_for(studio, (content, style), combined_prompt, settings, file)
-    content_pictures, style_pictures = studio.pictures(content, style, pair, combined_prompt, seed, file.latents)
+    # ZipLoRA sees each picture under its own prompt alone: it has no use for the combined one of the studio.
+    keeper = keeper_for(studio, (content, style), content.prompt, settings, file)
+    content_pictures, style_pictures = studio.pictures(content, style, pair, content.prompt, seed, file.latents)
     file.learning_from(content_pictures, style_pictures)
     sizes, tokens = extent(content_pictures, style_pictures)
     work = zip_workload(pair, axis, sizes, tokens)

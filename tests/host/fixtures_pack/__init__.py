@@ -10,6 +10,7 @@ from .scarce_memory import ScarceMemory
 from .shapes_world import ShapesWorld
 from .tiny_clip import TinyCLIP
 from .tiny_vision import TinyVision
+from .world_checkpoint import accept_world_checkpoints
 
 
 class FixturesExtension(ComfyExtension):
@@ -22,4 +23,5 @@ class FixturesExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> FixturesExtension:
     """Called by ComfyUI when it loads the pack."""
+    accept_world_checkpoints()
     return FixturesExtension()
