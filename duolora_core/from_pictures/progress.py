@@ -12,7 +12,6 @@ from ..errors import TrainingError
 from ..trainer import StepReport
 from .lora_in_training import LoraInTraining, Side
 
-
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What AdamW keeps of each number that it trains."""
 
