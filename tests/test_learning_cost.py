@@ -11,9 +11,9 @@ from duolora_core.memory import Plan, Storage, estimate
 
 SMALL = UNetConfig(
     channels=64,
-    down_depths=((0,), (1,), (1,)),
+    down_depths=((0,), (1,), (1, 1)),
     mid_depth=1,
-    up_depths=((0, 0), (1, 1), (1, 1)),
+    up_depths=((0, 0), (1, 1), (1, 1, 1)),
     context=256,
     pooled=128,
 )
