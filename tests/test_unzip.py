@@ -135,10 +135,8 @@ def test_the_total_adds_the_weighted_overlap_and_pushes_shared_scales_down(unet:
         assert report.losses["total"] == pytest.approx(expected, rel=1e-5)
     assert reports[-1].losses["overlap"] < 0.9 * reports[0].losses["overlap"]
     content, style = loras["content"], loras["style"]
-    shared, alone = (
-        torch.cat([content.columns[n][(content.masks[n] * other(mask)) > 0] for n, mask in style.masks.items()])
-        for other in (lambda mask: mask, lambda mask: 1 - mask)
-    )
+    shared = torch.cat([content.columns[n][content.masks[n] * mask > 0] for n, mask in style.masks.items()])
+    alone = torch.cat([content.columns[n][content.masks[n] * (1 - mask) > 0] for n, mask in style.masks.items()])
     assert float(shared.mean()) < float(alone.mean())
 
 

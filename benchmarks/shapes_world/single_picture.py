@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -62,23 +62,9 @@ class Parts:
 
 Way = Callable[[ShapesDenoiser, Source], Parts]
 FORM = LoraForm(rank=8, coverage="transformers")
-CONFIG = LearnConfig(
-    steps=300, learning_rate=1e-3, batch=4, micro_batch=8, schedule="linear", warmup=10, prior_weight=1.0
-)
-KNOWN_PICTURES = 56
-"""Of known contents in known styles, which no LoRA may change: what class pictures are to a person or a dog."""
-
-
-def class_examples() -> list[Example]:
-    """Known pictures with prompts that name them, the same for every call."""
-    generator = torch.Generator().manual_seed(5)
-    contents, styles = (
-        torch.tensor(labels(table, "known"))[torch.randint(14, (KNOWN_PICTURES,), generator=generator)]
-        for table in (CONTENTS, STYLES)
-    )
-    prompts = [Prompt(int(c), int(s)) for c, s in zip(contents, styles, strict=True)]
-    latents = encode_picture(render(contents, styles, generator))
-    return [Example(latent, prompt) for latent, prompt in zip(latents, prompts, strict=True)]
+CONFIG = LearnConfig(steps=300, learning_rate=1.5e-3, batch=4, micro_batch=4, schedule="linear", warmup=10)
+PLACES = "up_blocks.0=content, up_blocks.1=style"
+"""Where this world's up path carries what (`blocks`): SDXL's deep level, and its shallow one."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +81,7 @@ class Plain:
     def _one(self, denoiser: ShapesDenoiser, example: Example) -> FoldedLora:
         loras = concept_lora(denoiser.layout, "content", self.form)
         with attach_loras(denoiser.modules, loras) as live:
-            for _ in learn(denoiser, live, [example], self.config, class_examples=class_examples()):
+            for _ in learn(denoiser, live, [example], self.config):
                 pass
         return loras["content"].fold()
 
@@ -104,7 +90,7 @@ class Plain:
 class BLora:
     """One training on two blocks, or on two groups of them."""
 
-    blocks: str
+    blocks: str = PLACES
     config: LearnConfig = CONFIG
     form: LoraForm = FORM
 
@@ -112,7 +98,7 @@ class BLora:
         loras = b_loras(denoiser.layout, self.form, blocks=self.blocks)
         example = Example(source.latent, source.prompt)
         with attach_loras(denoiser.modules, loras) as live:
-            for _ in learn(denoiser, live, [example], self.config, class_examples=class_examples()):
+            for _ in learn(denoiser, live, [example], self.config):
                 pass
         return Parts(loras["content"].fold(), loras["style"].fold())
 
@@ -121,14 +107,26 @@ class BLora:
 class Unzip:
     """UnZipLoRA or the first of its parts."""
 
-    config: UnzipConfig = field(default_factory=lambda: UnzipConfig(CONFIG))
+    config: UnzipConfig
     form: LoraForm = FORM
 
     def __call__(self, denoiser: ShapesDenoiser, source: Source) -> Parts:
         loras = unzip_loras(denoiser.layout, self.form, self.config)
         prompts = UnzipPrompts(source.prompt, Prompt(source.content, None), Prompt(None, source.style))
-        kept: list[Example] = class_examples()
         with attach_loras(denoiser.modules, loras) as live:
-            for _ in unzip(denoiser, live, [source.latent], prompts, self.config, class_examples=kept):
+            for _ in unzip(denoiser, live, [source.latent], prompts, self.config):
                 pass
         return Parts(loras["content"].fold(), loras["style"].fold())
+
+
+UNZIP = UnzipConfig(replace(CONFIG, learning_rate=2.5e-3), blocks=PLACES)
+"""A third of the columns has to go further."""
+PROMPTS_ALONE = UnzipConfig(CONFIG, blocks=PLACES, separate_columns=False, separate_blocks=False)
+WAYS: Mapping[str, Way] = {
+    "plain": Plain(),
+    "b_lora": BLora(),
+    "unzip": Unzip(UNZIP),
+    "unzip: prompts": Unzip(PROMPTS_ALONE),
+    "unzip: prompts, columns": Unzip(replace(UNZIP, separate_blocks=False)),
+}
+"""By the names of the tables."""

@@ -63,7 +63,8 @@ def stepping(
     latent = torch.zeros(4, pixels // 8, pixels // 8)
     with checkpointed(denoiser.unet, checkpointing), attach_loras(denoiser.modules, loras) as live:
         if method == "unzip":
-            reports = unzip(denoiser, live, [latent], UnzipPrompts(1, 2, 3), UnzipConfig())
+            config = UnzipConfig(probes=1)  # each is one more step of the same kind, three times in a training
+            reports = unzip(denoiser, live, [latent], UnzipPrompts(1, 2, 3), config)
         else:
             reports = learn(denoiser, live, [Example(latent, 1)], LearnConfig())
         with closing(cast("Generator[LearnReport]", reports)):

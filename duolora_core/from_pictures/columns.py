@@ -15,7 +15,7 @@ from torch import Tensor
 from ..layer_priors import Role
 from .lora_in_training import LoraInTraining, Side
 
-ROWS = 64
+ROWS = 256
 """So many rows of a layer's ΔW are looked at together: scoring needs them for a moment, and never a whole one."""
 
 
