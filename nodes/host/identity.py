@@ -20,23 +20,26 @@ from torch import Tensor, nn
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, Enum, torch.dtype, torch.device)
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_WHOLE = 1024
-"""Tensors of at most so many elements count whole; of larger ones, as many are looked at. Training a checkpoint further
-moves all of its weights."""
+_WHOLE, _LOOKED_AT = 1024, 64
+"""Tensors of at most so many elements count whole; of larger ones so many are looked at, spread over all. Training a
+checkpoint further moves all of its weights."""
 
 _DEPTH = 10
 
 
 def identity(patcher: Any) -> str:
     """sha256 of a ModelPatcher: its weights as in their file, patches on them, replaced objects, options, wrappers."""
-    # The host hands out the original weights, also where patches are in force at this moment.
-    weights = {name: (weight, patches) for name, ((weight, _), *patches) in patcher.get_key_patches().items()}
-    held = {
-        "weights": weights,
-        "objects": patcher.object_patches,
-        "options": patcher.model_options,
-        "wrappers": getattr(patcher, "wrappers", {}),
-    }
+    network, backup = patcher.model, patcher.backup
+    with patcher.use_ejected():
+        tensors = [*network.named_parameters(), *network.named_buffers()]
+        held = {
+            # Where patches are in force at this moment, the host keeps the original.
+            "weights": {name: backup[name].weight if name in backup else tensor for name, tensor in tensors},
+            "patches": patcher.patches,
+            "objects": patcher.object_patches,
+            "options": patcher.model_options,
+            "wrappers": patcher.wrappers,
+        }
     digest = hashlib.sha256()
     for part in _parts(held, ()):
         digest.update(part + b"\0")
@@ -55,10 +58,11 @@ def _parts(value: Any, inside: tuple[int, ...]) -> Iterator[bytes]:
     if isinstance(value, _PLAIN):
         yield repr(value).encode("utf-8", "replace")
         return
-    yield ",".join(f"{cls.__module__}.{cls.__qualname__}" for cls in type(value).__mro__[:-1]).encode()
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor):  # a parameter or not: the host keeps originals either way
         yield f"{value.dtype}{tuple(value.shape)}".encode() + _sample(value)
-    elif id(value) not in inside and len(inside) < _DEPTH:
+        return
+    yield ",".join(f"{cls.__module__}.{cls.__qualname__}" for cls in type(value).__mro__[:-1]).encode()
+    if id(value) not in inside and len(inside) < _DEPTH:
         for each in _content(value):
             yield from _parts(each, (*inside, id(value)))
     yield b"."
@@ -96,6 +100,6 @@ def _sample(tensor: Tensor) -> bytes:
     count = bits.numel()
     if count <= _WHOLE:
         return bits.cpu().contiguous().view(torch.uint8).numpy().tobytes()
-    places = np.unravel_index(np.linspace(0, count - 1, _WHOLE).astype(np.int64), tuple(bits.shape))
+    places = np.unravel_index(np.linspace(0, count - 1, _LOOKED_AT).astype(np.int64), tuple(bits.shape))
     found = bits[tuple(torch.from_numpy(place).to(bits.device) for place in places)]
     return found.cpu().numpy().tobytes()
