@@ -59,23 +59,6 @@ def read(server: ComfyServer, route: str) -> tuple[str, bytes]:
         return reply.headers.get_content_type(), reply.read()
 
 
-def test_template_browser_lists_them_all(comfy: ComfyPage) -> None:
-    """The artist opens it, chooses the pack, sees every title with its picture, and opens one by a click."""
-    page = comfy.page
-    page.get_by_role("button", name="Templates", exact=True).first.click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_text(PACK).first.click()
-    for each in WORKFLOWS:
-        dialog.get_by_text(each.name, exact=True).first.scroll_into_view_if_needed()
-        shown = "name => [...document.images].some(each => each.src.endsWith(name + '.jpg') && each.naturalWidth)"
-        page.wait_for_function(shown, arg=each.name)
-    first = WORKFLOWS[0]
-    dialog.get_by_text(first.name, exact=True).first.click()
-    expect(dialog).to_be_hidden()
-    page.wait_for_function("count => app.graph.nodes.length == count", arg=len(first.nodes))
-    assert comfy.prompt().keys() == api_graph(first).keys()
-
-
 def test_file_and_picture_are_served(server: ComfyServer, workflow: Workflow) -> None:
     route = f"/api/workflow_templates/{PACK}/{workflow.name}"
     kind, body = read(server, f"{route}.jpg")
@@ -106,3 +89,20 @@ def test_it_runs_to_its_end_from_the_page(comfy: ComfyPage, workflow: Workflow) 
     pictures = [picture for images in comfy.server.images(history).values() for picture in images]
     assert pictures
     assert all(picture.std() > 5 for picture in pictures)
+
+
+def test_template_browser_lists_them_all(comfy: ComfyPage) -> None:
+    """The artist opens it, chooses the pack, sees every title with its picture, and opens one by a click."""
+    page = comfy.page
+    page.get_by_role("button", name="Templates", exact=True).first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text(PACK).first.click()
+    for each in WORKFLOWS:
+        dialog.get_by_text(each.name, exact=True).first.scroll_into_view_if_needed()
+        shown = "name => [...document.images].some(each => each.src.endsWith(name + '.jpg') && each.naturalWidth)"
+        page.wait_for_function(shown, arg=each.name)
+    first = WORKFLOWS[0]
+    dialog.get_by_text(first.name, exact=True).first.click()
+    expect(dialog).to_be_hidden()
+    page.wait_for_function("count => app.graph.nodes.length == count", arg=len(first.nodes))
+    assert comfy.prompt().keys() == api_graph(first).keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ SETTINGS = {
 
 def settle_in(server: ComfyServer) -> None:
     """Give the server a user with settings, so that a page need not greet a stranger or miss files."""
+    shutil.copy(server.host.path / "input" / "example.png", server.base / "input")  # what every ComfyUI brings
     user = server.base / "user" / "default"
     for folder in ("workflows", "subgraphs"):
         (user / folder).mkdir(parents=True, exist_ok=True)

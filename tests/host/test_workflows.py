@@ -52,7 +52,7 @@ def test_cores_nodes_are_as_listed(info: dict[str, Any]) -> None:
 
 
 def test_outputs_that_show_something_are_as_listed(info: dict[str, Any]) -> None:
-    ours = {name for name, node in info.items() if name.startswith(PREFIX) and "Test" not in name}
+    ours = {name for name in info if name.startswith(PREFIX) and "Test" not in name}
     assert {name for name in ours if info[name]["output_node"]} == OUTPUT_NODES
 
 
