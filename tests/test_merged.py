@@ -183,7 +183,7 @@ def test_joined_loras_are_their_sum_with_a_strength_for_each(built: World, conte
     sides = [
         unet_part(concept, built.pair.layout) for concept in (built.pair.content_concept, built.pair.style_concept)
     ]
-    whole = joined(*sides).fold(content, style)
+    whole = joined(sides[0], sides[1]).fold(content, style)
     check(whole, scaled_dense(built, open_gates(built.pair), content, style))
     alone = joined(None, sides[1]).fold(content, style)
     check(alone, scaled_dense(built, open_gates(built.pair), 0.0, style))

@@ -64,7 +64,8 @@ def test_either_side_and_the_whole_are_ordinary_loras(server: ComfyServer, check
         plain = painted(server, text_to_image(checkpoint, positive=JOINT_PROMPT, size=64))
         alone: dict[str, np.ndarray] = {}
         for side, off in (("content", "style_strength"), ("style", "content_strength")):
-            server.run(add_save(dict(graph), ["train", MERGED], f"unzip/{side}", **{off: 0.0}), 300)
+            other_off: dict[str, Any] = {off: 0.0}
+            server.run(add_save(dict(graph), ["train", MERGED], f"unzip/{side}", **other_off), 300)
             name = saved_name(server, f"unzip/{side}")
             alone[side] = painted(server, text_to_image(checkpoint, [(name, 1.0)], positive=JOINT_PROMPT, size=64))
             with safe_open(server.loras / name, framework="pt") as file:
