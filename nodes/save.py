@@ -96,8 +96,8 @@ class SaveMergedLora(io.ComfyNode):
 def _save_masks(result: MergeResult, prefix: str) -> str:
     if result.pair is None or result.gates is None:
         raise SettingsError(
-            "Combined merges, and those with turned blocks, have no masks of their own. Save the masks of the "
-            "merge that was trained, or save a LoRA."
+            "Combined merges, those with turned blocks, and LoRAs trained from pictures have no masks of their own. "
+            "Save the masks of the merge that was trained, or save a LoRA."
         )
     pair, gates, recipe = result.pair, result.gates, result.merged.recipe
     return save_numbered(prefix, MASKS_SUFFIX, lambda path: save_masks(path, gates, pair, recipe))
