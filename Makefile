@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt constraints-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit test-host test-browser screenshots bench-quality bench-speed bench-training format clean
+.PHONY: help demo test lint types audit unit test-host test-browser screenshots bench-quality bench-speed bench-training format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -19,6 +19,7 @@ demo: $(STAMP) ## Merge two LoRAs of the small world that ships with the reposit
 test: ## Run everything that CI runs, one after another
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory types
+	$(MAKE) --no-print-directory audit
 	$(MAKE) --no-print-directory unit
 	$(MAKE) --no-print-directory test-host
 
@@ -28,6 +29,9 @@ lint: $(STAMP) ## Check style and formatting (ruff)
 
 types: $(STAMP) ## Check types (pyright)
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+
+audit: $(STAMP) ## Ask whether a vulnerability is known in anything installed (goes on where nobody answers)
+	PYTHONPATH=tests $(BIN)/python -m dependencies --audit
 
 unit: $(STAMP) ## Run the tests that need no ComfyUI
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests --ignore=tests/host --ignore=tests/browser -n auto --dist loadfile $(PYTEST_ARGS)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from .errors import LoraFileError
-from .lora_file import file_sha256
+from .tensor_file import file_sha256
 
 TICK = 3.0
 """Seconds. The coarsest clock of a file system in use is FAT's, which counts in steps of two."""

@@ -14,16 +14,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .errors import LoraFileError
 from .safetensors_bytes import safetensors_chunks
+from .tensor_file import read_tensors
+from .tensor_header import Header
 from .whole_file import write_whole
 
 FORMAT = 1
 """Rises whenever a training of equal settings would take another course, or a file is laid out differently."""
 
-UNREADABLE = (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError)
+UNREADABLE = (LoraFileError, ValueError, KeyError, TypeError, RecursionError)
 """What reading a damaged or foreign file may raise, also while the caller looks at what is in it."""
 
 _KEY = "duolora_unfinished"
@@ -44,23 +46,24 @@ def write_kept(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, Any
     return write_whole(path, safetensors_chunks(tensors, metadata), replace=True)
 
 
-def read_kept(path: Path, fingerprint: str, most_bytes: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_kept(path: Path, fingerprint: str, most_bytes: int) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
     """Reads it back.
 
     Raises:
         one of UNREADABLE: the file is damaged, too large, or has another fingerprint.
     """
-    if path.stat().st_size > most_bytes:
-        raise ValueError("it is far too large")
-    with safe_open(path, framework="pt") as file:
-        metadata: dict[str, str] = file.metadata() or {}
-        tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    told: dict[str, Any] = json.loads(metadata[_KEY])
-    if metadata["sha256"] != digest(tensors, told):
+
+    def check(_name: str, header: Header) -> None:
+        if header.size > most_bytes:
+            raise ValueError("it is far too large")
+
+    held = read_tensors(path, check)
+    told: dict[str, Any] = json.loads(held.metadata[_KEY])
+    if held.metadata["sha256"] != digest(held.tensors, told):
         raise ValueError("its content has changed since it was written")
     if (told["format"], told["fingerprint"]) != (FORMAT, fingerprint):
         raise ValueError("it is of another training")
-    return tensors, told
+    return held.tensors, told
 
 
 def digest(tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from .each_layer import each_layer
 from .errors import LoraFileError
 from .lora_file import all_finite
+from .low_rank import LowRank
 from .merged import FoldedLora
 from .safetensors_bytes import safetensors_chunks
 from .whole_file import write_whole
@@ -102,6 +103,8 @@ def _largest_rank(lora: FoldedLora) -> int:
 
 
 def _encoded(key: str, up: Tensor, down: Tensor, alpha: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    balanced = LowRank(up.flatten(1), down.flatten(1)).balanced()  # gates and strengths are all in `down`
+    up, down = balanced.up.reshape(up.shape), balanced.down.reshape(down.shape)
     return {
         f"{key}.lora_up.weight": _cast(key, up, dtype),
         f"{key}.lora_down.weight": _cast(key, down * (down.shape[0] / alpha), dtype),

@@ -69,7 +69,7 @@ def write_numbered(folder: Path, stem: str, suffix: str, write: Callable[[Path],
     Returns:
         the path that was written
     """
-    pattern = re.compile(re.escape(stem) + r"_(\d+)" + re.escape(suffix))
+    pattern = re.compile(re.escape(stem) + r"_(\d{1,9})" + re.escape(suffix))
     found = (pattern.fullmatch(path.name) for path in folder.glob("*")) if folder.is_dir() else ()
     for number in count(max((int(match[1]) for match in found if match), default=0) + 1):
         path = folder / f"{stem}_{number:05}{suffix}"

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.from_pictures import Example
+from ..duolora_core.lora_file import all_finite
+from ..duolora_core.picture_batch import check_pictures
 from .host.denoiser import require_sdxl
 from .host.pictures import GRID, encode_pictures, sample_latents
 from .host.prompts import condition, encode
 from .live import LiveSample
 from .sockets import TrainOptions
-from .studio import live_sample
+from .studio import live_sample, overflowing_vae
 
 MOST_ENLARGED = 4.0
 """A picture that is enlarged further teaches its pixels."""
@@ -61,15 +63,19 @@ class Classroom:
             what: the input's name
 
         Raises:
-            SettingsError: there is no picture, or one is too small.
+            SettingsError: there is no picture, or one cannot be trained on.
+            TrainingError: the VAE makes numbers of them that are not finite.
         """
         if not sum(len(batch) for batch in pictures):
             raise SettingsError(f"There is no picture to train on: connect 1 to 30 pictures to {what}.")
         for batch in pictures:
+            check_pictures(batch, what)
             self._require_large_enough(batch, what)
         if latents is None:
             batches = [encode_pictures(self.model, self.vae, batch, self.resolution) for batch in pictures]
             latents = [latent for batch in batches for latent in batch]
+        if not all(all_finite(latent) for latent in latents):
+            raise overflowing_vae(what.replace("_", " "))
         return self._under_one_prompt(latents, conditioning)
 
     def class_examples(

@@ -79,6 +79,11 @@ class SaveMergedLora(io.ComfyNode):
                 return io.NodeOutput(name, ui=ui.PreviewText(f"Saved masks as {name}"))
             folded = merged.merged.fold(content_strength, style_strength, max_rank or None)
             tensors = kohya_state_dict(folded, DTYPES[precision])
+            if not tensors:
+                raise SettingsError(
+                    "Nothing is left to save: all masks have closed, or both strengths are 0. The info output of the "
+                    "merge says which masks have."
+                )
             saved_as = {"content_strength": content_strength, "style_strength": style_strength, "max_rank": max_rank}
             recipe = {**merged.merged.recipe, "saved": saved_as}
             trigger = _trigger(merged, content_strength, style_strength)

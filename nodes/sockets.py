@@ -43,6 +43,10 @@ class LoadedConcept:
     pictures: Sequence[Tensor] | None
     vae: Any = None
 
+    def __str__(self) -> str:
+        """What the host shows of a failed node's inputs; every tensor of a LoRA printed would take half a minute."""
+        return f"{self.role} LoRA {self.file.name} at strength {self.strength:g}"
+
 
 @dataclass(frozen=True)
 class MergeOptions:
@@ -114,3 +118,7 @@ class MergeResult:
     pair: LoraPair | None = None
     gates: Gates | None = None
     roles: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """As of `LoadedConcept`."""
+        return f"merge of {' and '.join(self.sources)}"

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..duolora_core import Concept, LoraPair, Picture, UNetLayout, kohya_state_dict
-from ..duolora_core.errors import SettingsError
+from ..duolora_core.errors import SettingsError, TrainingError
+from ..duolora_core.lora_file import all_finite
 from ..duolora_core.merged import unet_part
 from ..duolora_core.sampling import Guidance
 from .host.pictures import SelfMade, encode_pictures, sample_latents, starting_noise
@@ -89,6 +90,7 @@ class Studio:
         own = encode(clip, loaded.prompt)
         if latents is None:
             latents = self._latents(loaded, concept, layout, clip, own, seed)
+        _require_finite(latents, loaded)
         # The conditions hold the size; pictures of one size share theirs.
         sizes = {latent.shape: latent for latent in latents}
         conditions = {
@@ -110,6 +112,31 @@ class Studio:
         state = kohya_state_dict(unet_part(concept, layout), torch.float32)
         negative = encode(clip, how.negative_prompt)
         return sample_latents(self.model, state, own, negative, self.resolution, how, seed)
+
+
+def _require_finite(latents: Sequence[Tensor], loaded: LoadedConcept) -> None:
+    """Refuses pictures that overflowed on their way here, where their cause is still known.
+
+    Raises:
+        TrainingError: names the concept, and what mends it.
+    """
+    if all(all_finite(latent) for latent in latents):
+        return
+    if loaded.pictures is None:
+        raise TrainingError(
+            f"The pictures that the model paints with the {loaded.role} LoRA {loaded.file.name} alone are not finite "
+            f"numbers (they would be black). Lower its strength, {loaded.strength:g}, or run the model in bf16 or fp32 "
+            "instead of fp16."
+        )
+    raise overflowing_vae(f"{loaded.role} pictures")
+
+
+def overflowing_vae(what: str) -> TrainingError:
+    """The error for pictures that a VAE made of numbers that are not finite."""
+    return TrainingError(
+        f"The VAE turns the {what} into numbers that are not finite, as SDXL's own does in fp16. Start ComfyUI with "
+        "--bf16-vae or --fp32-vae, or load a VAE that is made for fp16."
+    )
 
 
 def extent(content: Sequence[Picture], style: Sequence[Picture]) -> tuple[list[tuple[int, int]], int]:

@@ -117,7 +117,8 @@ def ours() -> dict[str, NodeType]:
     }
 
 
-OUTPUT_NODES = {"DuoLoRASaveMerged", "DuoLoRACompareGrid", "DuoLoRAMergeReport"}
+OUTPUT_NODES = {"DuoLoRASaveMerged", "DuoLoRACompareGrid", "DuoLoRAMergeReport", "DuoLoRAScoreMerge"}
+"""Of ours: they run without anything behind them."""
 FILE_COMBOS = {"lora_name", "masks"}
 """Combos of ours whose options are the artist's files."""
 

@@ -86,13 +86,13 @@ def test_alpha_is_exact_at_any_rank(dtype: torch.dtype) -> None:
     assert file.entries["lora_unet_time_embed_0"].alpha == 257
 
 
-@pytest.mark.parametrize("value", [70_000.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("value", [1e10, float("inf"), float("nan")])
 def test_values_too_large_for_fp16_are_refused(value: float) -> None:
     factors = LowRank(torch.ones(64, 1), torch.full((1, 16), value))
     lora = FoldedLora({"time_embed.0": factors}, {}, {}, {"time_embed.0": (64, 16)}, 0)
     with pytest.raises(LoraFileError, match=r"lora_unet_time_embed_0.*float16.*fp32 or bf16"):
         kohya_state_dict(lora, torch.float16)
-    if value == 70_000.0:
+    if value == 1e10:
         assert bool(kohya_state_dict(lora, torch.bfloat16)["lora_unet_time_embed_0.lora_down.weight"].isfinite().all())
 
 

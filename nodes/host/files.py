@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
 
-from ...duolora_core.errors import LoraFileError, SettingsError
+from ...duolora_core.errors import LoraFileError
+from ...duolora_core.save_name import save_place
+from ...duolora_core.texts import printable
 from ...duolora_core.whole_file import write_numbered
-
-_UNSAFE = re.compile(r'[\x00-\x1f<>:"|?*]')
-
 
 MASKS_SUFFIX = ".masks.safetensors"
 
@@ -39,7 +37,9 @@ def lora_path(name: str) -> Path:
     """Raises LoraFileError if there is no such file any more."""
     path = folder_paths.get_full_path("loras", name)
     if path is None:
-        raise LoraFileError(f"{name} is not in the loras folders. Refresh the list (press R) and choose it again.")
+        raise LoraFileError(
+            f"{printable(name)} is not in the loras folders. Refresh the list (press R) and choose it again."
+        )
     return Path(path)
 
 
@@ -57,16 +57,5 @@ def save_numbered(prefix: str, suffix: str, write: Callable[[Path], object]) -> 
         SettingsError: the prefix leads out of the loras folder or is not a file name.
     """
     root = Path(folder_paths.get_folder_paths("loras")[0])
-    parts = [part.strip() for part in prefix.replace("\\", "/").split("/")]
-    bad = next((part for part in parts if part in ("", ".", "..") or _UNSAFE.search(part) or len(part) > 120), None)
-    if bad is not None:
-        raise SettingsError(
-            f"filename_prefix '{prefix}' cannot be used (because of '{bad}'). It is a name such as 'duolora/my_merge': "
-            "relative to the loras folder, without '..', drive letters or special characters."
-        )
-    folder = root.joinpath(*parts[:-1])
-    if not folder.resolve().is_relative_to(root.resolve()):
-        raise SettingsError(
-            f"filename_prefix '{prefix}' leads out of the loras folder through a link. Use another one."
-        )
-    return write_numbered(folder, parts[-1], suffix, write).relative_to(root).as_posix()
+    folder, stem = save_place(root, prefix)
+    return write_numbered(folder, stem, suffix, write).relative_to(root).as_posix()

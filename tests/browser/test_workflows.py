@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, expect
 from browser.comfy_page import ComfyPage
 from host.comfy_host import ComfyServer
 from host.small_world import furnish, save_what_others_reuse
-from workflow_files import Workflow, api_graph, workflows
+from workflow_files import FOLDER, Workflow, api_graph, workflows
 from workflow_on_small_model import on_small_model
 
 PACK = "ComfyUI-DuoLoRA"
@@ -59,6 +59,12 @@ def read(server: ComfyServer, route: str) -> tuple[str, bytes]:
         return reply.headers.get_content_type(), reply.read()
 
 
+def width(workflow: Workflow) -> int:
+    """Of its picture, by which the page's own stand-in is told from it."""
+    with Image.open(FOLDER / f"{workflow.name}.jpg") as picture:
+        return picture.width
+
+
 def test_file_and_picture_are_served(server: ComfyServer, workflow: Workflow) -> None:
     route = f"/api/workflow_templates/{PACK}/{workflow.name}"
     kind, body = read(server, f"{route}.jpg")
@@ -99,8 +105,8 @@ def test_template_browser_lists_them_all(comfy: ComfyPage) -> None:
     dialog.get_by_text(PACK).first.click()
     for each in WORKFLOWS:
         dialog.get_by_text(each.name, exact=True).first.scroll_into_view_if_needed()
-        shown = "name => [...document.images].some(each => each.src.endsWith(name + '.jpg') && each.naturalWidth)"
-        page.wait_for_function(shown, arg=each.name)
+    widths = "[...document.querySelectorAll('[role=dialog] img')].map(each => each.naturalWidth).sort().join()"
+    page.wait_for_function(f"expected => {widths} == expected", arg=",".join(map(str, sorted(map(width, WORKFLOWS)))))
     first = WORKFLOWS[0]
     dialog.get_by_text(first.name, exact=True).first.click()
     expect(dialog).to_be_hidden()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from host.comfy_host import ComfyServer
@@ -34,7 +34,7 @@ def settle_in(server: ComfyServer) -> None:
 
 
 @contextlib.contextmanager
-def world_server(host: Host) -> Iterator[ComfyServer]:
+def world_server(host: Host) -> Generator[ComfyServer, None, None]:
     """A running server with this pack and the test-only one, previews on, and the user at home."""
     previews = ("--preview-method", "latent2rgb")
     with ComfyServer(

@@ -121,7 +121,7 @@ def test_equal_inputs_do_not_train_again(server: ComfyServer, checkpoint: str, l
 
 
 @pytest.mark.parametrize(
-    "prefix", ["../evil", "/tmp/evil", "C:/evil", "a/../../evil", "nul\0byte", "link/evil", "", "x" * 300]
+    "prefix", ["../evil", "/evil", "C:/evil", "a/../../evil", "nul\0byte", "link/evil", "", "x" * 300]
 )
 def test_saving_never_leaves_the_loras_folder(
     server: ComfyServer, checkpoint: str, prefix: str, tmp_path: Path

@@ -15,7 +15,7 @@ from node_types import CORE, OUTPUT_NODES, PREFIX, NodeType, node_types
 from workflow_files import Workflow, workflows
 
 STEPS, TRAINING_STEPS = 2, 2
-SHOWING = OUTPUT_NODES - {"DuoLoRASaveMerged"} | {"SaveImage"}
+SHOWING = {"DuoLoRACompareGrid", "DuoLoRAMergeReport", "SaveImage"}
 
 
 @pytest.fixture(scope="module")
