@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt constraints-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types audit unit test-host test-browser screenshots bench-quality bench-speed bench-training format clean
+.PHONY: help demo test lint types audit unit test-host test-browser test-robust screenshots bench-quality bench-speed bench-training format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ test-browser: $(STAMP) ## Drive ComfyUI's own page in Chromium: every workflow, 
 screenshots: $(STAMP) ## Make every picture of the README and of workflows/ again
 	PYTHONPATH=tests $(BIN)/python -m browser.install_chromium
 	OMP_NUM_THREADS=1 PYTHONPATH=tests:. $(BIN)/python -m browser.screenshots
+
+test-robust: $(STAMP) ## Attack files, saves, trainings and memory by the thousand, under 20 minutes
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m robust
 
 bench-quality: $(STAMP) ## Measure every method on held-out pairs, 60 minutes (FAST=1: a part of it, 8 minutes)
 	$(BIN)/python -m benchmarks.shapes_world.quality $(if $(FAST),--cases 4 --pictures 16 --table-only --no-report)

@@ -21,7 +21,7 @@ from ..duolora_core.lora_file import tensors_sha256
 from ..duolora_core.lora_save import VERSION
 from ..duolora_core.trainer import Report
 from .host.files import unfinished_folder
-from .host.identity import clip_identity, identity
+from .host.identity import clip_identity, identity, vae_identity
 
 Curves = Mapping[str, Sequence[float]]
 """{term of the loss: one number for each step}"""
@@ -139,7 +139,7 @@ def keeper_of(
         **decides,
         "model": identity(model),
         "clip": clip_identity(clip),
-        "vaes": [identity(vae.patcher) for vae in vaes],
+        "vaes": [vae_identity(vae) for vae in vaes],
     }
     fingerprint = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
     return Keeper(unfinished_folder(), fingerprint, file)

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import importlib.util
-from collections import namedtuple
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 SOURCE = Path(__file__).parent.parent / "nodes" / "host" / "identity.py"
-Backup = namedtuple("Backup", ["weight"])
+
+
+class Backup(NamedTuple):
+    """What the host keeps of a weight while a patch is in force on it."""
+
+    weight: Tensor
+
+
+class Network(nn.Module):
+    """Every kind of tensor that a model has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.conv, self.norm = nn.Linear(8, 8), nn.Conv2d(64, 32, 3), nn.LayerNorm(8)
+        self.sigmas = nn.Buffer(torch.arange(3.0))
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +62,7 @@ class Patcher:
 
     def __init__(self, seed: int = 0, dtype: torch.dtype = torch.float32):
         torch.manual_seed(seed)
-        self.model = nn.Sequential(nn.Linear(8, 8), nn.Conv2d(64, 32, 3), nn.LayerNorm(8)).to(dtype)
-        self.model.register_buffer("sigmas", torch.arange(3.0))
+        self.model = Network().to(dtype)
         self.backup: dict[str, Backup] = {}
         self.patches: dict[str, Any] = {}
         self.object_patches: dict[str, Any] = {}
@@ -66,12 +78,21 @@ def test_equal_models_have_one_identity(identity: Callable[[Any], str]) -> None:
     """Loaded again; in another memory layout; with a patch in force, when the host keeps the original."""
     expected = identity(Patcher())
     again = Patcher()
-    again.model.to(memory_format=torch.channels_last)
+    again.model.conv.weight.data = again.model.conv.weight.data.contiguous(memory_format=torch.channels_last)
     assert identity(again) == expected
     with torch.no_grad():
-        again.backup["0.weight"] = Backup(again.model[0].weight.detach().clone())
-        again.model[0].weight.add_(1)
+        again.backup["linear.weight"] = Backup(again.model.linear.weight.detach().clone())
+        again.model.linear.weight.add_(1)
     assert identity(again) == expected
+
+
+def one_bias(patcher: Patcher) -> None:
+    with torch.no_grad():
+        patcher.model.linear.bias[0] += 1e-6
+
+
+def later_sigmas(patcher: Patcher) -> None:
+    patcher.model.sigmas.add_(1)
 
 
 def further_trained(patcher: Patcher) -> None:
@@ -82,11 +103,11 @@ def further_trained(patcher: Patcher) -> None:
 
 CHANGES: dict[str, Callable[[Patcher], object]] = {
     "trained further": further_trained,
-    "one bias": lambda it: it.model[0].bias.data[0].add_(1e-6),
-    "a buffer": lambda it: it.model.sigmas.add_(1),
-    "a patch": lambda it: it.patches.update({"0.weight": [(1.0, Adapter(0.1), 1.0, None, None)]}),
-    "its weights": lambda it: it.patches.update({"0.weight": [(1.0, Adapter(0.2), 1.0, None, None)]}),
-    "its strength": lambda it: it.patches.update({"0.weight": [(0.9, Adapter(0.1), 1.0, None, None)]}),
+    "one bias": one_bias,
+    "a buffer": later_sigmas,
+    "a patch": lambda it: it.patches.update({"linear.weight": [(1.0, Adapter(0.1), 1.0, None, None)]}),
+    "its weights": lambda it: it.patches.update({"linear.weight": [(1.0, Adapter(0.2), 1.0, None, None)]}),
+    "its strength": lambda it: it.patches.update({"linear.weight": [(0.9, Adapter(0.1), 1.0, None, None)]}),
     "an object": lambda it: it.object_patches.update({"sampling": nn.Linear(2, 2)}),
     "an option": lambda it: it.model_options.update({"scale": 2}),
     "a function": lambda it: it.model_options.update({"f": scale}),

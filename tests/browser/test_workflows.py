@@ -103,10 +103,11 @@ def test_template_browser_lists_them_all(comfy: ComfyPage) -> None:
     page.get_by_role("button", name="Templates", exact=True).first.click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_text(PACK).first.click()
+    shown = "([name, width]) => [...document.images].some(each => each.alt == name && each.naturalWidth == width)"
     for each in WORKFLOWS:
-        dialog.get_by_text(each.name, exact=True).first.scroll_into_view_if_needed()
-    widths = "[...document.querySelectorAll('[role=dialog] img')].map(each => each.naturalWidth).sort().join()"
-    page.wait_for_function(f"expected => {widths} == expected", arg=",".join(map(str, sorted(map(width, WORKFLOWS)))))
+        title = dialog.get_by_text(each.name, exact=True).first
+        title.evaluate("each => each.scrollIntoView({block: 'end'})")  # its picture, above it, loads once it is seen
+        page.wait_for_function(shown, arg=[each.name, width(each)])
     first = WORKFLOWS[0]
     dialog.get_by_text(first.name, exact=True).first.click()
     expect(dialog).to_be_hidden()

@@ -84,7 +84,7 @@ class Record:
 
 
 def run(count: int = 100) -> dict[str, Any]:
-    """{"run": merges, "slope_mb_per_merge": resident memory's, "failures": n, …} on the newest host of this machine."""
+    """{"run": merges, "slope_mb_per_merge": resident memory's, "failed": n, …} on the newest host of this machine."""
     host = max(find_hosts(), key=lambda host: [int(part) for part in host.version.split(".")])
     record = merges_in(host, count)
     for failure in record.failures():
@@ -97,7 +97,7 @@ def run(count: int = 100) -> dict[str, Any]:
         "tensor_mb_per_merge": round(slopes["tensor_bytes"] / MB, 4),
         "blocks_per_merge": slopes["blocks"],
         "objects_per_merge": slopes["objects"],
-        "failures": len(record.failures()),
+        "failed": len(record.failures()),
     }
 
 
