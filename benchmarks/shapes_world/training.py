@@ -117,7 +117,7 @@ def main() -> None:
     found: dict[Job, dict[str, float]] = {}
     for trial, numbers in side_by_side(measure, trials, wanted.workers):
         found[trial.job] = numbers
-        _note(f"judged {len(found)} of {len(jobs)}", started)
+        _note(f"judged {len(found)} of {len(jobs)}: {trial.job.way}, {json.dumps(numbers)}", started)
     table = {way: _mean([found[job] for job in jobs if job.way == way]) for way in wanted.ways}
     for way, row in table.items():
         _say(f"{way:24}" + "  ".join(f"{name} {value:.3f}" for name, value in row.items()))
