@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt constraints-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit test-host bench-quality bench-speed bench-training format clean
+.PHONY: help demo test lint types audit unit test-host test-browser test-robust screenshots bench-quality bench-speed bench-training format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -19,6 +19,7 @@ demo: $(STAMP) ## Merge two LoRAs of the small world that ships with the reposit
 test: ## Run everything that CI runs, one after another
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory types
+	$(MAKE) --no-print-directory audit
 	$(MAKE) --no-print-directory unit
 	$(MAKE) --no-print-directory test-host
 
@@ -29,11 +30,25 @@ lint: $(STAMP) ## Check style and formatting (ruff)
 types: $(STAMP) ## Check types (pyright)
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
+audit: $(STAMP) ## Ask whether a vulnerability is known in anything installed (goes on where nobody answers)
+	PYTHONPATH=tests $(BIN)/python -m dependencies --audit
+
 unit: $(STAMP) ## Run the tests that need no ComfyUI
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests --ignore=tests/host -n auto --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests --ignore=tests/host --ignore=tests/browser -n auto --dist loadfile $(PYTEST_ARGS)
 
 test-host: $(STAMP) ## Run the tests inside real ComfyUI checkouts (they skip where there is none)
 	$(BIN)/pytest tests/host -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+test-browser: $(STAMP) ## Drive ComfyUI's own page in Chromium: every workflow, as an artist would
+	PYTHONPATH=tests $(BIN)/python -m browser.install_chromium
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+screenshots: $(STAMP) ## Make every picture of the README and of workflows/ again
+	PYTHONPATH=tests $(BIN)/python -m browser.install_chromium
+	OMP_NUM_THREADS=1 PYTHONPATH=tests:. $(BIN)/python -m browser.screenshots
+
+test-robust: $(STAMP) ## Attack files, saves, trainings and memory by the thousand, under 20 minutes
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m robust
 
 bench-quality: $(STAMP) ## Measure every method on held-out pairs, 60 minutes (FAST=1: a part of it, 8 minutes)
 	$(BIN)/python -m benchmarks.shapes_world.quality $(if $(FAST),--cases 4 --pictures 16 --table-only --no-report)

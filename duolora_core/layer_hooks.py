@@ -10,7 +10,7 @@ does: its change is a narrow convolution followed by a 1 x 1 one.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch.nn.functional as F
@@ -27,14 +27,10 @@ def hooked_layers(
     modules: Mapping[str, nn.Module], changes: Iterable[tuple[str, Change]]
 ) -> Generator[None, None, None]:
     """Inside, every named layer is changed; whatever happens there, afterwards the model is what it was."""
-    handles: list[Any] = []
-    try:
+    with ExitStack() as hooks:  # takes off all of them, even when taking off one of them fails
         for name, change in changes:
-            handles.append(modules[name].register_forward_hook(_hook(change)))
+            hooks.callback(modules[name].register_forward_hook(_hook(change)).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def require_low_rank_layers(modules: Mapping[str, nn.Module], names: Iterable[str]) -> None:

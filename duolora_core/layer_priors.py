@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from .errors import SettingsError
+from .texts import printable
 from .unet_layout import Block, UNetLayout
 
 Role = Literal["content", "style", "neutral"]
@@ -58,12 +59,15 @@ def _parse(prior: str, layout: UNetLayout) -> dict[str, Role]:
         name, equals, role = (piece.strip() for piece in item.partition("="))
         if not equals or role not in get_args(Role):
             raise SettingsError(
-                f"Layer prior '{item}' is not understood. Write blocks as 'mid_block=content, up_blocks.1=style', "
+                f"Layer prior '{printable(item)}' is not understood. Write blocks as "
+                f"'mid_block=content, up_blocks.1=style', "
                 f"with the roles {', '.join(get_args(Role))}, or use one of {', '.join(get_args(PriorPreset))}."
             )
         if not any(_names(name, block) for block in layout.blocks):
             known = ", ".join(block.diffusers for block in layout.blocks if ".attentions." in block.diffusers)
-            raise SettingsError(f"Layer prior: this model has no block '{name}'. Its attention blocks are {known}.")
+            raise SettingsError(
+                f"Layer prior: this model has no block '{printable(name)}'. Its attention blocks are {known}."
+            )
         rules[name] = role  # type: ignore[assignment]  # checked against Role above
     if not rules:
         raise SettingsError(f"The layer prior is empty. Use one of {', '.join(get_args(PriorPreset))} or name blocks.")

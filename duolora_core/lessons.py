@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -77,27 +78,44 @@ def lessons(
     style: Sequence[Picture],
     config: MergeConfig,
     plans: Plans,
+    done: int = 0,
 ) -> Iterator[Lesson]:
     """A lesson for each step of a training; equal seeds give equal lessons, under whatever plan they are made.
 
-    Without a pool every lesson is new. With one, the first `config.pool` are the same new ones; from then on they come
-    back, all of them in every round, each round in another random order. A lesson is made when its turn comes first, so
-    that no step waits for more than its own teachers.
+    A lesson is made when its turn comes first, so that no step waits for more than its own teachers. Only those that
+    come back are kept.
+
+    Args:
+        done: steps that were taken before; the lessons begin after theirs
+    """
+    made: dict[int, Lesson] = {}
+    for place, drawn in islice(_course(denoiser, content, style, config), done, None):
+        lesson = made.get(place) or plans.afford(partial(_lesson, denoiser, gated, drawn, config))
+        if config.pool and config.pool < config.steps:
+            made[place] = lesson
+        yield lesson
+
+
+def _course(
+    denoiser: Denoiser, content: Sequence[Picture], style: Sequence[Picture], config: MergeConfig
+) -> Iterator[tuple[int, Draw]]:
+    """(which draw, the draw) for each step.
+
+    Without a pool every draw is new. With one, the first `config.pool` are the same new ones; from then on they come
+    back, all of them in every round, each round in another random order.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    made = min(config.pool or config.steps, config.steps)
-    strata = torch.randperm(made, generator=generator).tolist() if config.timesteps == "stratified" else None
-    pool: list[Lesson] = []
-    for i in range(made):
-        stratum = (strata[i], made) if strata else (0, 1)
-        drawn = draw(denoiser, content, style, generator, stratum)
-        lesson = plans.afford(partial(_lesson, denoiser, gated, drawn, config))
-        if made < config.steps:
-            pool.append(lesson)
-        yield lesson
+    count = min(config.pool or config.steps, config.steps)
+    strata = torch.randperm(count, generator=generator).tolist() if config.timesteps == "stratified" else None
+    pool: list[Draw] = []
+    for i in range(count):
+        drawn = draw(denoiser, content, style, generator, (strata[i], count) if strata else (0, 1))
+        if count < config.steps:
+            pool.append(drawn)
+        yield i, drawn
     while pool:
-        for i in torch.randperm(made, generator=generator).tolist():
-            yield pool[i]
+        for i in torch.randperm(count, generator=generator).tolist():
+            yield i, pool[i]
 
 
 def draw(

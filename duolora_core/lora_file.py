@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .architecture import foreign_architecture
 from .each_layer import each_layer
 from .errors import LoraFileError
 from .lora_keys import Part, foreign_kind, split_key
+from .tensor_file import read_tensors
+from .tensor_header import Header, check_key
+from .texts import json_of, printable
+
+_LONGEST_WORD = 300
+"""Characters of a trigger phrase; CLIP reads about as many at once."""
 
 
 @dataclass(frozen=True)
@@ -68,31 +72,23 @@ def read_lora(path: Path) -> LoraFile:
         LoraFileError: the file is missing, damaged, not a safetensors file, not a plain LoRA, or for another model.
     """
     if path.suffix.lower() != ".safetensors":
-        raise LoraFileError(f"{path.name}: only .safetensors LoRAs are read; convert this file first.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError as error:
-        raise LoraFileError(
-            f"{path.name}: there is no such file. Refresh the LoRA list and choose it again."
-        ) from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise LoraFileError(
-            f"{path.name} is not a readable safetensors file ({error}). Download it again; it may be cut short."
-        ) from error
-    return lora_from_tensors(tensors, path.name, file_sha256(path), metadata)
+        raise LoraFileError(f"{printable(path.name)}: only .safetensors LoRAs are read; convert this file first.")
+    held = read_tensors(path, _expect_lora_keys)
+    return lora_from_tensors(held.tensors, held.name, held.sha256, held.metadata)
 
 
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _expect_lora_keys(name: str, header: Header) -> None:
+    """Refuses what is plainly no LoRA, such as a checkpoint of many GB, before its tensors are read."""
+    if not any(split_key(key) or foreign_kind(key) for key in header.slots):
+        raise _no_lora(name, len(header.slots))
 
 
-def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+def _no_lora(name: str, keys: int) -> LoraFileError:
+    return LoraFileError(f"{name} holds no LoRA weights (read {keys} keys). Is it a checkpoint or an embedding?")
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Of names, dtypes, shapes and values, in whatever order they are given."""
     digest = hashlib.sha256()
     for key in sorted(tensors):
         tensor = tensors[key].detach().cpu().contiguous()
@@ -113,6 +109,7 @@ def lora_from_tensors(
     skipped: dict[str, str] = {}
     foreign: dict[str, set[str]] = {}
     for key, tensor in tensors.items():
+        check_key(key, name)
         other = foreign_kind(key)
         split = split_key(key)
         if other is not None:
@@ -148,9 +145,7 @@ def lora_from_tensors(
         else:
             skipped |= {held[part][0]: "no up and down weight beside it" for part in ("alpha", "mid") if part in held}
     if not complete:
-        raise LoraFileError(
-            f"{name} holds no LoRA weights (read {len(tensors)} keys). Is it a checkpoint or an embedding?"
-        )
+        raise _no_lora(name, len(tensors))
     entries = each_layer(lambda layer, held: _entry(layer, held, name), complete)
     architecture = foreign_architecture({layer: entry.down for layer, entry in entries.items()})
     if architecture:
@@ -159,21 +154,29 @@ def lora_from_tensors(
             f"made for "
             "SDXL, Pony, Illustrious, NoobAI, SSD-1B or Segmind-Vega."
         )
-    return LoraFile(name, sha256 or _tensors_sha256(tensors), entries, offsets, skipped, dict(metadata or {}))
+    return LoraFile(name, sha256 or tensors_sha256(tensors), entries, offsets, skipped, dict(metadata or {}))
 
 
 def trigger_words(metadata: Mapping[str, str], most: int = 3) -> list[str]:
-    """Trigger words that a trainer left in the metadata: the model spec's phrase, else kohya's commonest tags."""
-    phrase = metadata.get("modelspec.trigger_phrase", "").strip()
-    if phrase:
-        return [phrase]
+    """Trigger words that a trainer left in the metadata: the model spec's phrase, else kohya's commonest tags.
+
+    They may become a prompt, so they are bounded, and what a prompt would take for the name of a file is none.
+    """
+    words = [metadata.get("modelspec.trigger_phrase", "")]
+    if not words[0].strip():
+        words = _commonest_tags(metadata.get("ss_tag_frequency", "{}"), most)
+    shown = (printable(word.strip(), _LONGEST_WORD) for word in words)
+    return [word for word in shown if word and "embedding:" not in word.lower()]
+
+
+def _commonest_tags(frequency: str, most: int) -> list[str]:
+    """Of {folder: {tag: count}}; free text written by many trainers, so anything else in it is no trigger word."""
+    tags: Counter[str] = Counter()
     try:
-        frequency = json.loads(metadata.get("ss_tag_frequency", "{}"))
-        tags: Counter[str] = Counter()
-        for folder in frequency.values():
+        for folder in json_of(frequency).values():
             tags.update({str(tag).strip(): int(count) for tag, count in folder.items()})
-    except (ValueError, AttributeError, TypeError):
-        return []  # free text written by many trainers: anything else in it is no trigger word
+    except (ValueError, AttributeError, TypeError, OverflowError):
+        return []
     return [tag for tag, _ in tags.most_common(most)]
 
 
@@ -183,10 +186,15 @@ def _entry(layer: str, held: Mapping[Part, tuple[str, Tensor]], name: str) -> En
     shapes = f"up {tuple(up.shape)}, down {tuple(down.shape)}" + (
         f", mid {tuple(mid.shape)}" if mid is not None else ""
     )
-    fits = up.ndim in (2, 4) and down.ndim in (2, 4) and up.shape[1] == (down if mid is None else mid).shape[0]
-    if mid is not None:
-        fits = fits and mid.ndim == 4 and mid.shape[1] == down.shape[0]
-    if not fits or 0 in up.shape or 0 in down.shape or (up.ndim == 4 and up.shape[2:] != (1, 1)):
+    fits = up.ndim in (2, 4) and down.ndim in (2, 4)
+    if mid is None:
+        fits = fits and up.shape[1] == down.shape[0]
+    else:
+        fits = (
+            fits and mid.ndim == 4 and (up.shape[1], down.shape[0]) == mid.shape[:2] and down.shape[2:] in ((), (1, 1))
+        )
+    empty = any(0 in tensor.shape for tensor in (up, down, mid) if tensor is not None)
+    if not fits or empty or (up.ndim == 4 and up.shape[2:] != (1, 1)):
         raise LoraFileError(
             f"{name}: the weights of layer {layer} do not fit each other ({shapes}). The file is damaged."
         )
@@ -195,13 +203,16 @@ def _entry(layer: str, held: Mapping[Part, tuple[str, Tensor]], name: str) -> En
         key, tensor = held["alpha"]
         if tensor.numel() != 1:
             raise LoraFileError(f"{name}: {key} should be one number but has shape {tuple(tensor.shape)}.")
-        alpha = float(_finite(key, tensor, name))
+        alpha = float(_finite(key, tensor.to(torch.float32), name))
     return Entry(up, down, mid, alpha)
 
 
 def _finite(key: str, tensor: Tensor, name: str) -> Tensor:
     if not tensor.is_floating_point():
-        tensor = tensor.to(torch.float32)
+        raise LoraFileError(
+            f"{name}: {key} holds {str(tensor.dtype).removeprefix('torch.')} numbers, which are no weights without the "
+            "scale of their quantisation. Use the LoRA in fp16, bf16 or fp32."
+        )
     if not all_finite(tensor):
         raise LoraFileError(f"{name}: {key} contains NaN or infinity. The LoRA is broken; use an earlier save of it.")
     return tensor

@@ -3,43 +3,39 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .each_layer import each_layer
-from .errors import DuoLoraError, FileTakenError, LoraFileError
+from .errors import LoraFileError
 from .lora_file import all_finite
+from .low_rank import LowRank
 from .merged import FoldedLora
+from .safetensors_bytes import safetensors_chunks
+from .whole_file import write_whole
 
 VERSION = "0.1.0"
 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What the metadata of a saved LoRA says beside the recipe.
+    """What the metadata of a saved LoRA says beside the recipe. No date: the same merge saved again is the same file.
 
     Attributes:
         title: shown by LoRA browsers
         trigger_phrase: the prompt with which both concepts appear
         prediction: "eps" or "v", that of the model on which it was merged
-        date: ISO 8601, or empty to leave it out
         merged_from: the names of the source files
     """
 
     title: str
     trigger_phrase: str = ""
     prediction: str = "eps"
-    date: str = ""
     merged_from: tuple[str, ...] = ()
 
 
@@ -86,7 +82,6 @@ def metadata(lora: FoldedLora, info: FileInfo, recipe: Mapping[str, Any]) -> dic
         "modelspec.trigger_phrase": info.trigger_phrase,
         "modelspec.prediction_type": "v" if info.prediction == "v" else "epsilon",
         "modelspec.merged_from": ", ".join(info.merged_from),
-        "modelspec.date": info.date,
         "duolora_version": VERSION,
         "duolora_recipe": json.dumps(recipe, sort_keys=True, ensure_ascii=False),
     }
@@ -94,50 +89,13 @@ def metadata(lora: FoldedLora, info: FileInfo, recipe: Mapping[str, Any]) -> dic
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, str]) -> Path:
-    """Writes a new file through a temporary one in the same folder; an existing file is never replaced.
+    """Writes a new file whole; an existing one is never replaced. Equal contents give equal bytes.
 
     Raises:
         FileTakenError: the file already exists.
         DuoLoraError: the folder cannot be written to.
     """
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DuoLoraError(f"Cannot make the folder {path.parent}: {error.strerror or error}.") from error
-    try:
-        with temporary.open("xb") as file:
-            ordinary = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary, dict(values))
-        temporary.chmod(ordinary)  # safetensors replaces the file by one that nobody else may read
-        with temporary.open("r+b") as file:
-            os.fsync(file.fileno())
-        _publish(temporary, path)
-    except FileExistsError as error:
-        raise FileTakenError(f"{path} exists already and is not replaced. Choose another name.") from error
-    except (OSError, SafetensorError) as error:
-        raise DuoLoraError(
-            f"Cannot write {path}: {getattr(error, 'strerror', None) or error}. Free some space or allow writing there."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    """Gives the finished file its name, failing if the name is taken."""
-    try:
-        os.link(temporary, path)  # atomic, and fails on an existing name; the temporary name goes afterwards
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links (exFAT, some network drives)
-        with path.open("xb"):
-            pass
-        try:
-            temporary.replace(path)
-        except OSError:
-            path.unlink()
-            raise
+    return write_whole(path, safetensors_chunks(tensors, values))
 
 
 def _largest_rank(lora: FoldedLora) -> int:
@@ -145,6 +103,8 @@ def _largest_rank(lora: FoldedLora) -> int:
 
 
 def _encoded(key: str, up: Tensor, down: Tensor, alpha: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    balanced = LowRank(up.flatten(1), down.flatten(1)).balanced()  # gates and strengths are all in `down`
+    up, down = balanced.up.reshape(up.shape), balanced.down.reshape(down.shape)
     return {
         f"{key}.lora_up.weight": _cast(key, up, dtype),
         f"{key}.lora_down.weight": _cast(key, down * (down.shape[0] / alpha), dtype),

@@ -35,6 +35,20 @@ class LowRank:
         """factor · ΔW. Only one of the two matrices is multiplied, so the factor counts once."""
         return LowRank(self.up, self.down * factor)
 
+    def balanced(self) -> LowRank:
+        """The same ΔW, exactly, with the largest entries of both factors within a factor of 4 of each other.
+
+        A power of two moves from one factor to the other, which rounds nothing. Where ΔW itself is within half
+        precision's range, both factors then are, however unequal alpha or a strength has made them.
+        """
+        largest = torch.stack([self.up.abs().amax(), self.down.abs().amax()]) if self.rank else torch.zeros(2)
+        if not bool((largest > 0).all() and largest.isfinite().all()):
+            return self
+        exponent = int((largest[0].log2() - largest[1].log2()).div(2).round())
+        if exponent == 0:
+            return self
+        return LowRank(self.up * 2.0**-exponent, self.down * 2.0**exponent)
+
     def gated(self, gate: Tensor) -> LowRank:
         """up · diag(gate) · down for a gate of shape (rank,) (ZipRank, Definition 2 of arXiv 2504.13206)."""
         return LowRank(self.up, gate.to(self.down)[:, None] * self.down)
@@ -44,8 +58,13 @@ class LowRank:
         return LowRank(self.up[:, keep], self.down[keep])
 
     def norm(self) -> float:
-        """Frobenius norm of ΔW, from two (rank, rank) Gram matrices; in float64, since they square the values."""
+        """Frobenius norm of ΔW, from two (rank, rank) Gram matrices; in float64, since they square the values.
+
+        Where ΔW itself is smaller than they are, from that: so a file's rank never costs more than its own size.
+        """
         up, down = self.up.to(torch.float64), self.down.to(torch.float64)
+        if self.rank**2 > up.shape[0] * down.shape[1]:
+            return float((up @ down).norm())
         gram_up = up.T @ up  # (rank, rank)
         gram_down = down @ down.T  # (rank, rank)
         return float((gram_up * gram_down).sum().clamp(min=0).sqrt())

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .errors import LoraFileError
+from .errors import LoraFileError, SettingsError
 from .gates import Gates, open_gates
+from .layer_priors import Role, layer_roles
 from .lora_save import VERSION, write_safetensors
 from .pair import Basis, LoraPair
+from .tensor_file import read_tensors
+from .tensor_header import Header
+from .texts import json_of, printable
+from .unet_layout import UNetLayout
 
 _ROLES = ("content", "style")
 _BASES: dict[str, Basis] = {"svd": "svd", "factors": "factors"}
+_LARGEST_GATE = 1e6
+_LONGEST_TEXT, _MOST_ITEMS, _DEEPEST = 4000, 200, 8
+"""Bounds of a recipe, which goes into reports, prompts and the metadata of new files; a real one has 2 KB."""
 
 
 def save_masks(path: Path, gates: Gates, pair: LoraPair, recipe: Mapping[str, Any]) -> Path:
@@ -63,27 +71,75 @@ def read_masks(path: Path) -> Masks:
     """Reads a masks file.
 
     Raises:
-        LoraFileError: the file is damaged or no masks file.
+        LoraFileError: the file is damaged, no masks file, or holds gates that are no sensible numbers.
     """
+    held = read_tensors(path, _expect_masks)
     try:
-        with safe_open(path, framework="pt") as file:
-            held: dict[str, str] = file.metadata() or {}
-            values: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise LoraFileError(f"{path.name} is not a readable masks file ({error}).") from error
-    try:
-        made_of = json.loads(held["duolora_masks"])
+        made_of = json_of(held.metadata["duolora_masks"])
         content, style = (
-            Source(str(made_of[role]["name"]), str(made_of[role]["sha256"]), float(made_of[role]["strength"]))
+            Source(
+                printable(str(made_of[role]["name"])),
+                printable(str(made_of[role]["sha256"]), 64),
+                float(made_of[role]["strength"]),
+            )
             for role in _ROLES
         )
         basis: Basis = _BASES[made_of["basis"]]
-        recipe: dict[str, Any] = dict(json.loads(held["duolora_recipe"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise LoraFileError(
-            f"{path.name} is not a DuoLoRA masks file. Choose one that was saved with 'masks only'."
-        ) from error
-    return Masks(path.name, values, content, style, basis, recipe)
+        recipe = _recipe(json_of(held.metadata["duolora_recipe"]))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise _no_masks(held.name) from error
+    for layer, values in held.tensors.items():
+        largest = float(values.to(torch.float32).abs().max()) if values.numel() else 0.0
+        if values.ndim != 1 or not values.is_floating_point() or not largest <= _LARGEST_GATE:  # not (NaN <= …)
+            raise LoraFileError(
+                f"{held.name}: the gates of layer {layer} are no masks ({values.dtype} {tuple(values.shape)}, largest "
+                f"{largest:g}). The file is damaged; merge again."
+            )
+    return Masks(held.name, held.tensors, content, style, basis, recipe)
+
+
+def _expect_masks(name: str, header: Header) -> None:
+    if not header.metadata.keys() >= {"duolora_masks", "duolora_recipe"}:
+        raise _no_masks(name)
+
+
+def _no_masks(name: str) -> LoraFileError:
+    return LoraFileError(f"{name} is not a DuoLoRA masks file. Choose one that was saved with 'masks only'.")
+
+
+def _recipe(found: Any) -> dict[str, Any]:
+    """The recipe as the rest of the pack may take it for granted: `config` and each of `inputs` are tables.
+
+    Raises:
+        ValueError: it is no such recipe, or larger than any.
+    """
+    recipe = _bounded(found, _DEEPEST)
+    inputs = recipe.get("inputs", {}) if isinstance(recipe, dict) else None
+    if inputs is None or not all(isinstance(each, dict) for each in (inputs, recipe.get("config", {}))):
+        raise ValueError("not a recipe")
+    if not all(isinstance(each, dict) for each in inputs.values()):
+        raise ValueError("not a recipe")
+    return recipe
+
+
+def _bounded(found: Any, depth: int) -> Any:
+    """Plain JSON data with texts cut and made printable.
+
+    Raises:
+        ValueError: too deep, too many items, or a number that JSON cannot write again.
+    """
+    if isinstance(found, str):
+        return printable(found, _LONGEST_TEXT, keep_lines=True)
+    if isinstance(found, dict | list):
+        items = cast("dict[str, Any] | list[Any]", found)
+        if depth == 0 or len(items) > _MOST_ITEMS:
+            raise ValueError("not a recipe")
+        if isinstance(items, dict):
+            return {printable(key): _bounded(value, depth - 1) for key, value in items.items()}
+        return [_bounded(value, depth - 1) for value in items]
+    if isinstance(found, int | float) and not (math.isfinite(found) and abs(found) < 1 << 64):
+        raise ValueError("not a recipe")
+    return found
 
 
 def gates_of(masks: Masks, pair: LoraPair) -> Gates:
@@ -114,6 +170,18 @@ def gates_of(masks: Masks, pair: LoraPair) -> Gates:
             )
         gates.values[slot.whole] = values.to(torch.float32)
     return gates
+
+
+def roles_of(masks: Masks, layout: UNetLayout) -> dict[str, Role]:
+    """The roles of the layers by the prior that the masks were trained with.
+
+    Raises:
+        LoraFileError: the file's recipe names a prior that means nothing on this model.
+    """
+    try:
+        return layer_roles(layout, str(masks.recipe.get("config", {}).get("layer_prior", "none")))
+    except SettingsError as error:
+        raise LoraFileError(f"{masks.name}: its recipe is damaged or for another model. {error}") from error
 
 
 def _masks_metadata(pair: LoraPair, recipe: Mapping[str, Any]) -> dict[str, str]:

@@ -28,10 +28,11 @@ from .losses import layer_prior_loss
 from .memory import Plan
 from .pair import LoraPair
 from .plans import Plans
+from .training_state import TrainingState, captured, put_back
 
 
 @dataclass(frozen=True)
-class StepReport:
+class Report:
     """One finished step. `losses` holds each term unweighted and `total` as minimised; `seconds` is wall time."""
 
     step: int
@@ -41,6 +42,16 @@ class StepReport:
     gradient_norm: float
     seconds: float
     blocks: Sequence[BlockGates]
+
+
+@dataclass(frozen=True)
+class StepReport(Report):
+    """One finished step of gates.
+
+    `state` copies what the training can go on from; it must be called before the next step is taken.
+    """
+
+    state: Callable[[], TrainingState]
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,7 @@ def train(
     roles: Mapping[str, Role],
     config: MergeConfig,
     plans: Plans | None = None,
+    earlier: TrainingState | None = None,
 ) -> Iterator[StepReport]:
     """Trains the gates of an attached pair and yields after every step (Algorithm 3 of arXiv 2504.13206).
 
@@ -76,9 +88,11 @@ def train(
 
     Args:
         plans: replace the config's micro-batch, and say how to go on when memory runs out
+        earlier: where a training of equal inputs stopped; this one goes on from there, and what follows is bit for bit
+            what would have followed then, as far as the device computes equal things equally
 
     Raises:
-        SettingsError: a side has no picture.
+        SettingsError: a side has no picture, or `earlier` is of another number of gates.
         TrainingError: a loss or gradient is not finite; `gated.gates` is set back to the best gates so far.
         OutOfMemoryError: memory ran out, and there is no smaller plan.
     """
@@ -87,7 +101,7 @@ def train(
         return layer_prior_loss(gates, roles, config.prior_form, config.sparsity, config.rank_weight)
 
     penalty = Penalty("layer_prior", config.layer_prior_weight, prior)
-    return descend(denoiser, gated, content, style, roles, config, penalty, plans)
+    return descend(denoiser, gated, content, style, roles, config, penalty, plans, earlier)
 
 
 def descend(
@@ -99,6 +113,7 @@ def descend(
     config: MergeConfig,
     penalty: Penalty,
     plans: Plans | None = None,
+    earlier: TrainingState | None = None,
 ) -> Iterator[StepReport]:
     """The loop itself: the losses of the network's outputs, and any term that depends on the gates alone.
 
@@ -109,12 +124,15 @@ def descend(
     plans = plans or Plans([Plan(config.micro_batch, checkpointing=False)])
     gates, device = gated.gates, denoiser.sigmas.device
     values = gates.values.detach().to(device, torch.float32, copy=True).requires_grad_()
-    gates.values = values
     optimiser = torch.optim.AdamW([values], lr=config.learning_rate, weight_decay=config.weight_decay)
-    taught = lessons(denoiser, gated, content, style, config, plans)
-    best, smoothed, lowest = values.detach().clone(), math.nan, math.inf
+    done, best, smoothed, lowest = 0, values.detach().clone(), math.nan, math.inf
+    if earlier:
+        put_back(earlier, values, optimiser)
+        done, best, smoothed, lowest = earlier.step, earlier.best.to(device), earlier.smoothed, earlier.lowest
+    gates.values = values
+    taught = lessons(denoiser, gated, content, style, config, plans, done)
     try:
-        for step in range(1, config.steps + 1):
+        for step in range(done + 1, config.steps + 1):
             started = time.perf_counter()
             lesson = next(taught)
             losses = plans.afford(partial(_gradient, denoiser, gated, lesson))
@@ -141,6 +159,7 @@ def descend(
                 gradient_norm=norm,
                 seconds=time.perf_counter() - started,
                 blocks=block_statistics(gates, gated.pair, roles),
+                state=partial(captured, step, values, optimiser, best, smoothed, lowest),
             )
     finally:
         gates.values = values.detach().cpu()

@@ -37,6 +37,7 @@ from .merged import FoldedLora
 from .pair import LoraPair
 from .plans import Plans
 from .trainer import Penalty, StepReport, descend
+from .training_state import TrainingState
 
 Axis = Literal["output", "input"]
 
@@ -159,16 +160,17 @@ def zip_lora(
     style: Sequence[Picture],
     config: ZipLoraConfig,
     plans: Plans | None = None,
+    earlier: TrainingState | None = None,
 ) -> Iterator[StepReport]:
     """Trains the masks of an attached pair and yields after every step; raises as `train`.
 
-    Each picture is seen under its own prompt; `plans` as in `train`. `zipped.gates` always holds the masks reached so
-    far. In the reports `losses` has the term `similarity`, and `blocks` counts mask entries, where those of gates count
-    rank components.
+    Each picture is seen under its own prompt; `plans` and `earlier` as in `train`. `zipped.gates` always holds the
+    masks reached so far. In the reports `losses` has the term `similarity`, and `blocks` counts mask entries, where
+    those of gates count rank components.
     """
     roles = layer_roles(zipped.pair.layout, "none")
     penalty = Penalty("similarity", config.similarity_weight, mask_similarity)
-    return descend(denoiser, zipped, content, style, roles, config.loop(), penalty, plans)
+    return descend(denoiser, zipped, content, style, roles, config.loop(), penalty, plans, earlier)
 
 
 def zip_workload(pair: LoraPair, axis: Axis, sizes: Sequence[tuple[int, int]], text_tokens: int = 77) -> Workload:

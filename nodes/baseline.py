@@ -136,8 +136,8 @@ def _strength_tooltip(shown: str) -> str:
 
 
 def _notes(pair: LoraPair, method: str, history: History | None, text_left_out: bool) -> list[str]:
-    how = f"{history.done} steps in {history.seconds:.0f} s" if history else "no training"
-    lines = [f"{method}, {how}", *(history.memory if history else ())]
+    how, *told = history.told if history else ["no training"]
+    lines = [f"{method}, {how}", *told]
     lines += [concept_note("content", pair.content_concept), concept_note("style", pair.style_concept)]
     if text_left_out:
         lines.append(

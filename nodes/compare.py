@@ -6,6 +6,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..duolora_core.errors import SettingsError
+from ..duolora_core.picture_batch import check_pictures
 from ..duolora_core.report import picture_grid
 from .images import as_batch, as_pictures
 from .schema import schema
@@ -70,6 +71,8 @@ class CompareGrid(io.ComfyNode):
         cls, images_1: Tensor, labels: str, row_labels: str, cell: int, note: str, **others: Tensor | None
     ) -> io.NodeOutput:
         columns = _connected({"images_1": images_1, **others})
+        for name, batch in columns.items():
+            check_pictures(batch, name)
         counts = {name: len(batch) for name, batch in columns.items()}
         if len(set(counts.values())) > 1:
             told = ", ".join(f"{name} has {count}" for name, count in counts.items())

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from comfy_api.latest import io
+from torch import Tensor
 
+from ..duolora_core.content_hash import content_hash
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.lora_file import LoraFile, lora_from_tensors, read_lora, trigger_words
+from ..duolora_core.picture_batch import check_pictures
+from ..duolora_core.texts import listed
 from .host import files
 from .schema import schema
 from .sockets import CATEGORY, ConceptSocket, LoadedConcept, LoraModelSocket
@@ -76,6 +81,8 @@ class _LoadConcept(io.ComfyNode):
     def execute(
         cls, lora_name: str, prompt: str, strength: float, lora: Any = None, pictures: Any = None
     ) -> io.NodeOutput:
+        if pictures is not None:
+            check_pictures(pictures, "pictures")
         file = _read(lora_name, lora)
         words = trigger_words(file.metadata)
         written = prompt.strip()
@@ -95,7 +102,7 @@ class _LoadConcept(io.ComfyNode):
 
         The host leaves out a name that comes through a link.
         """
-        return "" if lora_name in (None, FROM_SOCKET) else files.content_hash(files.lora_path(lora_name))
+        return "" if lora_name in (None, FROM_SOCKET) else content_hash(files.lora_path(lora_name))
 
     @classmethod
     def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
@@ -120,6 +127,8 @@ def _read(lora_name: str, lora: Any) -> LoraFile:
         return read_lora(files.lora_path(lora_name))
     if lora is None:
         raise SettingsError("No LoRA is chosen: pick a file, or connect a LORA_MODEL to the lora input.")
+    if not isinstance(lora, Mapping) or not all(isinstance(value, Tensor) for value in lora.values()):
+        raise SettingsError("The lora input holds no LORA_MODEL. Connect that of Train LoRA, or pick a file.")
     return lora_from_tensors(lora, "connected LORA_MODEL")
 
 
@@ -132,5 +141,5 @@ def _describe(file: LoraFile, prompt: str, words: list[str]) -> str:
     ]
     if file.offsets:
         lines.append(f"bias and norm changes: {len(file.offsets)}")
-    lines += [f"skipped {key}: {reason}" for key, reason in file.skipped.items()]
+    lines += listed(f"skipped {key}: {reason}" for key, reason in file.skipped.items())
     return "\n".join(lines)

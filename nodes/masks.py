@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..duolora_core import layer_roles, make_merged
+from ..duolora_core import make_merged
+from ..duolora_core.content_hash import content_hash
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.gates import block_statistics
-from ..duolora_core.masks_file import gates_of, read_masks
+from ..duolora_core.masks_file import gates_of, read_masks, roles_of
 from .host import files
 from .host.denoiser import prediction_of
 from .pairing import loaded_pair
@@ -53,7 +54,7 @@ class LoadMasks(io.ComfyNode):
         pair = loaded_pair(model, content, style, held.basis)
         with torch.inference_mode(False):
             gates = gates_of(held, pair)
-            roles = layer_roles(pair.layout, str(held.recipe.get("config", {}).get("layer_prior", "none")))
+            roles = roles_of(held, pair.layout)
             result = MergeResult(
                 merged=make_merged(pair, gates, held.recipe),
                 trigger_phrase=str(held.recipe.get("combined_prompt", "")),
@@ -70,7 +71,7 @@ class LoadMasks(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, masks: str | None = None, **_: Any) -> str:
         """The file's content."""
-        return "" if masks in (None, NONE_SAVED) else files.content_hash(files.lora_path(masks))
+        return "" if masks in (None, NONE_SAVED) else content_hash(files.lora_path(masks))
 
     @classmethod
     def validate_inputs(cls, masks: str | None = None) -> bool | str:

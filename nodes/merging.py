@@ -21,6 +21,7 @@ from ..duolora_core import (
 from ..duolora_core.lora_save import VERSION
 from ..duolora_core.memory import merge_workload
 from .host.denoiser import Limits, prediction_of, training_denoiser
+from .keeping import keeper_for
 from .live import Sampler
 from .pairing import concept_note, coverage_notes, loaded_pair
 from .sockets import LoadedConcept, MergeResult
@@ -43,7 +44,12 @@ def run_merge(
         roles = layer_roles(placed.layout, config.layer_prior)
         pair = make_pair(placed.content_concept, placed.style_concept, placed.layout, config.basis)
         gates = starting_gates(pair, roles, config)
-    content_pictures, style_pictures = studio.pictures(content, style, placed, combined_prompt, config.seed)
+    settings, total = {"method": "ZipRank", **asdict(config)}, len(gates.values)
+    keeper = keeper_for(studio, (content, style), combined_prompt, settings, total, config.steps)
+    content_pictures, style_pictures = studio.pictures(
+        content, style, placed, combined_prompt, config.seed, keeper.latents
+    )
+    keeper.learning_from(content_pictures, style_pictures)
     live = studio.live_sample(placed, combined_prompt, config.seed)
     sizes, tokens = extent(content_pictures, style_pictures)
     work = merge_workload(pair, sizes, config, tokens)
@@ -52,14 +58,14 @@ def run_merge(
         training_denoiser(model, work, limits) as (denoiser, plans),
         attach(denoiser.modules, pair, gates) as gated,
     ):
-        reports = train(denoiser, gated, content_pictures, style_pictures, roles, config, plans)
+        reports = train(denoiser, gated, content_pictures, style_pictures, roles, config, plans, keeper.state)
         sampler = Sampler(live, denoiser, gated, plans.notes)
         hidden = () if config.layer_prior_weight else ("layer_prior",)
-        history = watched(reports, config.steps, plans, sampler, hidden)
+        history = watched(reports, config.steps, plans, keeper, sampler, hidden)
     with torch.inference_mode(False):
         counts = len(content_pictures), len(style_pictures)
         recipe = _recipe(model, (content, style), counts, combined_prompt, studio.resolution, config)
-        return MergeResult(
+        result = MergeResult(
             merged=make_merged(pair, gates, recipe),
             trigger_phrase=combined_prompt,
             prediction=prediction_of(model.get_model_object("model_sampling")),
@@ -71,6 +77,8 @@ def run_merge(
             gates=gates,
             roles=roles,
         )
+    keeper.finished()
+    return result
 
 
 def _recipe(
@@ -103,7 +111,7 @@ def _recipe(
 
 def _notes(pair: LoraPair, history: History) -> list[str]:
     """What was used, what was skipped and why, and how the masks ended."""
-    lines = [f"{history.done} steps in {history.seconds:.0f} s", *history.memory]
+    lines = list(history.told)
     for role, concept in (("content", pair.content_concept), ("style", pair.style_concept)):
         active = sum(getattr(block, f"{role}_active") for block in history.blocks)
         total = sum(getattr(block, f"{role}_rank") for block in history.blocks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -12,8 +12,9 @@ from ..duolora_core.baselines import average, block_split, null_space, stack
 from ..duolora_core.core_space import dare, ties
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.merged import FoldedLora
-from ..duolora_core.zip_lora import Axis, ZipLoraConfig, attach_zip, zip_lora, zip_workload
+from ..duolora_core.zip_lora import Axis, ZipLoraConfig, attach_zip, open_masks, zip_lora, zip_workload
 from .host.denoiser import Limits, training_denoiser
+from .keeping import keeper_for
 from .sockets import LoadedConcept
 from .studio import Studio, extent
 from .training import History, watched
@@ -59,9 +60,12 @@ def run_zip_lora(
     config = ZipLoraConfig(
         steps=steps, learning_rate=options.config.learning_rate, micro_batch=options.config.micro_batch, seed=seed
     )
-    # ZipLoRA sees each picture under its own prompt alone; the studio wants a combined one all the same.
-    combined_prompt = f"{content.prompt}, {style.prompt}"
-    content_pictures, style_pictures = studio.pictures(content, style, pair, combined_prompt, seed)
+    # ZipLoRA sees each picture under its own prompt alone: it has no use for the combined one of the studio.
+    combined_prompt = content.prompt
+    settings, total = {"method": "ZipLoRA", "axis": axis, **asdict(config)}, open_masks(pair, axis).values.numel()
+    keeper = keeper_for(studio, (content, style), combined_prompt, settings, total, steps)
+    content_pictures, style_pictures = studio.pictures(content, style, pair, combined_prompt, seed, keeper.latents)
+    keeper.learning_from(content_pictures, style_pictures)
     sizes, tokens = extent(content_pictures, style_pictures)
     work = zip_workload(pair, axis, sizes, tokens)
     limits = Limits(config.micro_batch, options.checkpointing, options.compute)
@@ -69,7 +73,9 @@ def run_zip_lora(
         training_denoiser(studio.model, work, limits) as (denoiser, plans),
         attach_zip(denoiser.modules, pair, axis) as zipped,
     ):
-        reports = zip_lora(denoiser, zipped, content_pictures, style_pictures, config, plans)
-        history = watched(reports, config.steps, plans)
+        reports = zip_lora(denoiser, zipped, content_pictures, style_pictures, config, plans, keeper.state)
+        history = watched(reports, config.steps, plans, keeper)
     with torch.inference_mode(False):
-        return zipped.fold(), history
+        folded = zipped.fold()
+    keeper.finished()
+    return folded, history

@@ -208,6 +208,14 @@ class MergeOptionsNode(io.ComfyNode):
                     "sample of the combined prompt, always from the same noise. Each one costs about as much time as "
                     "three steps; the result of the training stays the same.",
                 ),
+                io.Boolean.Input(
+                    "resume",
+                    default=True,
+                    optional=True,
+                    tooltip="After a crash or Cancel, the same graph with the same seed goes on where its training "
+                    "stopped, with the same result as without the stop. Off: it starts from the first step, and "
+                    "nothing is kept.",
+                ),
             ],
             outputs=[OptionsSocket.Output("options", tooltip="To ZipRank Merge, or to Baseline Merge for ZipLoRA.")],
         )
@@ -226,6 +234,7 @@ class MergeOptionsNode(io.ComfyNode):
         micro_batch: int,
         memory_plan: str = PLANNED,
         sample_every: int = 0,
+        resume: bool = True,
         **settings: Any,
     ) -> io.NodeOutput:
         is_preset = preset not in (CUSTOM, SPEED)
@@ -245,5 +254,6 @@ class MergeOptionsNode(io.ComfyNode):
                 self_made_cfg=own_pictures_cfg,
                 negative_prompt=negative_prompt,
                 sample_every=sample_every,
+                resume=resume,
             )
         )

@@ -9,6 +9,7 @@ import torch
 from ..duolora_core import Concept, LoraPair, make_pair, place
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.pair import Basis
+from ..duolora_core.texts import listed
 from .host.denoiser import require_sdxl, unet_layout
 from .sockets import LoadedConcept
 
@@ -39,5 +40,5 @@ def coverage_notes(pair: LoraPair) -> list[str]:
     both = sum(name in pair.content and name in pair.style for name in pair.names)
     lines = [f"{both} of {len(pair.names)} layers are covered by both LoRAs"]
     for concept in (pair.content_concept, pair.style_concept):
-        lines += [f"skipped {key} of {concept.file.name}: {reason}" for key, reason in concept.skipped.items()]
+        lines += listed(f"skipped {key} of {concept.file.name}: {reason}" for key, reason in concept.skipped.items())
     return lines

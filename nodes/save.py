@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-from pathlib import Path
-
 import torch
 from comfy_api.latest import io, ui
 
@@ -82,14 +79,17 @@ class SaveMergedLora(io.ComfyNode):
                 return io.NodeOutput(name, ui=ui.PreviewText(f"Saved masks as {name}"))
             folded = merged.merged.fold(content_strength, style_strength, max_rank or None)
             tensors = kohya_state_dict(folded, DTYPES[precision])
+            if not tensors:
+                raise SettingsError(
+                    "Nothing is left to save: all masks have closed, or both strengths are 0. The info output of the "
+                    "merge says which masks have."
+                )
             saved_as = {"content_strength": content_strength, "style_strength": style_strength, "max_rank": max_rank}
             recipe = {**merged.merged.recipe, "saved": saved_as}
-
-            def write(path: Path) -> None:
-                values = metadata(folded, _info(merged, path.stem), recipe)
-                write_safetensors(path, tensors, values)
-
-            name = save_numbered(filename_prefix, ".safetensors", write)
+            # Titled without the number, so that the same merge saved again is the same file.
+            title = filename_prefix.replace("\\", "/").rpartition("/")[2].strip()
+            values = metadata(folded, _info(merged, title), recipe)
+            name = save_numbered(filename_prefix, ".safetensors", lambda path: write_safetensors(path, tensors, values))
         size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
         ranks = [low_rank.rank for low_rank in folded.layers.values()]
         mean = sum(ranks) / len(ranks) if ranks else 0
@@ -112,6 +112,5 @@ def _info(result: MergeResult, title: str) -> FileInfo:
         title=title,
         trigger_phrase=result.trigger_phrase,
         prediction=result.prediction,
-        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         merged_from=tuple(result.sources),
     )

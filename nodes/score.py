@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..duolora_core.errors import SettingsError
+from ..duolora_core.picture_batch import check_pictures
 from ..duolora_core.scores import self_similarity, similarity
 from .host.outputs import withheld
 from .host.vision import picture_embeddings, text_embedding, vision_kind
@@ -93,6 +94,9 @@ class ScoreMerge(io.ComfyNode):
         wants_text = clip is not None and bool(prompt.strip())
         if content_images is None and style_images is None and not wants_text:
             raise SettingsError("Nothing to compare with: connect content_images, style_images, or clip with a prompt.")
+        for name, batch in (("images", images), ("content_images", content_images), ("style_images", style_images)):
+            if batch is not None:
+                check_pictures(batch, name)
         rows: list[_Row] = []
         notes: list[str] = []
         for vision in (clip_vision, *([clip_vision_2] if clip_vision_2 is not None else [])):

@@ -38,6 +38,10 @@ class LoadedConcept:
     strength: float
     pictures: Tensor | None
 
+    def __str__(self) -> str:
+        """What the host shows of a failed node's inputs; every tensor of a LoRA printed would take half a minute."""
+        return f"{self.role} LoRA {self.file.name} at strength {self.strength:g}"
+
 
 @dataclass(frozen=True)
 class MergeOptions:
@@ -49,6 +53,7 @@ class MergeOptions:
         most_steps: what the merge node's steps are cut to; None: as many as it says
         compute, checkpointing: see `Limits`
         sample_every: training steps from one live sample to the next; 0: none
+        resume: keep trainings on disk until they end, and go on with them
     """
 
     config: MergeConfig = field(default_factory=MergeConfig)
@@ -62,6 +67,7 @@ class MergeOptions:
     self_made_cfg: float = 6.0
     negative_prompt: str = ""
     sample_every: int = 0
+    resume: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,3 +84,7 @@ class MergeResult:
     pair: LoraPair | None = None
     gates: Gates | None = None
     roles: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """As of `LoadedConcept`."""
+        return f"merge of {' and '.join(self.sources)}"

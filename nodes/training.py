@@ -9,24 +9,28 @@ from typing import Any
 from PIL.Image import Image
 
 from ..duolora_core import StepReport
+from ..duolora_core.errors import TrainingError
 from ..duolora_core.gates import BlockGates
 from ..duolora_core.plans import Plans
 from ..duolora_core.report import training_preview
 from .host.outputs import withheld
 from .host.progress import Progress
+from .keeping import Keeper
 
 
 class History:
-    """The loss curves so far, the latest gate map and sample, and what is worth telling about memory."""
+    """The loss curves so far, the latest gate map and sample, and what is worth telling about stops and memory."""
 
-    def __init__(self, steps: int, plans: Plans, hidden: Collection[str] = ()):
+    def __init__(self, steps: int, plans: Plans, keeper: Keeper, hidden: Collection[str] = ()):
         """
         Args:
+            keeper: of this training, which may go on with an earlier one's curves
             hidden: terms that are measured without being minimised; a curve of theirs would only squeeze the others
         """
         self.steps, self.hidden = steps, hidden
-        self.memory = plans.notes
-        self.losses: dict[str, list[float]] = {}
+        self.stops, self.memory = keeper.notes, plans.notes
+        self.losses = {term: list(curve) for term, curve in keeper.losses.items()}
+        self.before = keeper.state.step if keeper.state else 0
         self.blocks: Sequence[BlockGates] = ()
         self.done = 0
         self.sample: Image | None = None
@@ -40,10 +44,17 @@ class History:
 
     @property
     def seconds(self) -> float:
+        """Of this run alone."""
         return time.monotonic() - self.started
 
+    @property
+    def told(self) -> list[str]:
+        """Steps and time, stops and memory, in plain words."""
+        steps = f"{self.done} steps" + (f", {self.done - self.before} of them now," if self.before else "")
+        return [f"{steps} in {self.seconds:.0f} s", *self.stops, *self.memory]
+
     def picture(self) -> Image:
-        left = self.seconds / self.done * (self.steps - self.done)
+        left = self.seconds / (self.done - self.before) * (self.steps - self.done)
         return training_preview(self.losses, self.blocks, self.done, self.steps, left, self.sample)
 
 
@@ -51,20 +62,30 @@ def watched(
     reports: Iterable[StepReport],
     steps: int,
     plans: Plans,
+    keeper: Keeper,
     sampler: Callable[[int], Image | None] = lambda step: None,
     hidden: Collection[str] = (),
 ) -> History:
     """Runs a training to its end and shows every step; raises the host's interrupt exception on Cancel.
 
     Args:
+        keeper: told of every step, so that the training is kept whatever stops it
         sampler: called after each step, for a picture of what has been reached or None
         hidden: see `History`
     """
-    history, progress = History(steps, plans, hidden), Progress(steps)
-    for report in reports:
-        history.add(report)
-        history.sample = sampler(report.step) or history.sample
-        progress.update(report.step, history.picture)
+    history, progress = History(steps, plans, keeper, hidden), Progress(steps)
+    try:
+        for report in reports:
+            history.add(report)
+            keeper.after(report, history.losses)
+            history.sample = sampler(report.step) or history.sample
+            progress.update(report.step, history.picture)
+    except TrainingError:
+        keeper.finished()  # it would only fail again
+        raise
+    except BaseException:
+        keeper.write()
+        raise
     return history
 
 

@@ -27,8 +27,12 @@ def steps_input(default: int, tooltip: str) -> io.Input:
 
 
 def seed_input(tooltip: str) -> io.Input:
-    """The whole range that ComfyUI's own samplers take."""
-    return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=tooltip)
+    """The whole range that ComfyUI's own samplers take.
+
+    It does not move by itself, as a sampler's would: pressing Run for another picture would train the merge again. A
+    page adds what moves it to any input of this name unless told not to.
+    """
+    return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False, tooltip=tooltip)
 
 
 def resolution_input(tooltip: str) -> io.Input:

@@ -159,6 +159,11 @@ def test_every_key_is_used_or_named_as_skipped() -> None:
         ({"ss_tag_frequency": "not json"}, []),
         ({"ss_tag_frequency": "[1, 2]"}, []),
         ({"ss_tag_frequency": '{"a": {"dog": "many"}}'}, []),
+        ({"ss_tag_frequency": '{"a": {"dog": 1e999}}'}, []),
+        ({"ss_tag_frequency": "[" * 100_000}, []),
+        ({"modelspec.trigger_phrase": "a\x1b[31m dog"}, ["a\ufffd[31m dog"]),
+        ({"modelspec.trigger_phrase": "x" * 5000}, ["x" * 299 + "…"]),
+        ({"ss_tag_frequency": json.dumps({"a": {"Embedding:../secret": 9, "dog": 1}})}, ["dog"]),
         ({}, []),
     ],
 )

@@ -1,22 +1,16 @@
-"""Saving: what is written reads back to the same deltas, whole or not at all."""
+"""Saving: what is written reads back to the same deltas, and says what it is."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
-from torch import Tensor
 
 from duolora_core import LowRank, kohya_state_dict, lora_from_tensors, make_merged, make_pair, place, read_lora
-from duolora_core.errors import DuoLoraError, FileTakenError, LoraFileError
+from duolora_core.errors import LoraFileError
 from duolora_core.lora_save import VERSION, FileInfo, metadata, write_safetensors
 from duolora_core.merged import FoldedLora
 from factors import random_factors, shapes_of
@@ -92,13 +86,13 @@ def test_alpha_is_exact_at_any_rank(dtype: torch.dtype) -> None:
     assert file.entries["lora_unet_time_embed_0"].alpha == 257
 
 
-@pytest.mark.parametrize("value", [70_000.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("value", [1e10, float("inf"), float("nan")])
 def test_values_too_large_for_fp16_are_refused(value: float) -> None:
     factors = LowRank(torch.ones(64, 1), torch.full((1, 16), value))
     lora = FoldedLora({"time_embed.0": factors}, {}, {}, {"time_embed.0": (64, 16)}, 0)
     with pytest.raises(LoraFileError, match=r"lora_unet_time_embed_0.*float16.*fp32 or bf16"):
         kohya_state_dict(lora, torch.float16)
-    if value == 70_000.0:
+    if value == 1e10:
         assert bool(kohya_state_dict(lora, torch.bfloat16)["lora_unet_time_embed_0.lora_down.weight"].isfinite().all())
 
 
@@ -107,7 +101,7 @@ def largest_rank(lora: FoldedLora) -> int:
 
 
 RECIPE = {"content": "Hündchen.safetensors", "config": {"steps": 100, "seed": 3}, "strengths": [0.9, 1.1], "none": None}
-INFO = FileInfo("dog in ink", "a <V1> dog in <S2> style", "v", "2025-01-02", ("dog.safetensors", "ink.safetensors"))
+INFO = FileInfo("dog in ink", "a <V1> dog in <S2> style", "v", ("dog.safetensors", "ink.safetensors"))
 
 
 def test_metadata_survives_the_file(tmp_path: Path) -> None:
@@ -123,7 +117,6 @@ def test_metadata_survives_the_file(tmp_path: Path) -> None:
     assert held["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
     assert held["modelspec.prediction_type"] == "v"
     assert held["modelspec.merged_from"] == "dog.safetensors, ink.safetensors"
-    assert held["modelspec.date"] == INFO.date
     assert held["duolora_version"] == VERSION
 
 
@@ -133,88 +126,5 @@ def test_network_dim_is_the_rank_if_there_is_one(max_rank: int | None, dim: str)
     assert values["ss_network_dim"] == dim
     assert values["ss_network_alpha"] == str(largest_rank(folded(max_rank)))
     assert values["modelspec.prediction_type"] == "epsilon"
-    assert "modelspec.date" not in values and "modelspec.trigger_phrase" not in values
-
-
-TENSORS: dict[str, Tensor] = {"a.lora_up.weight": torch.arange(12.0).reshape(3, 4)}
-
-
-def test_writing_makes_the_folder_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "folder" / "a.safetensors"
-    assert write_safetensors(path, {"t": TENSORS["a.lora_up.weight"].T}, {"k": "v"}) == path
-    assert torch.equal(load_file(path)["t"], TENSORS["a.lora_up.weight"].T)
-    assert [entry.name for entry in path.parent.iterdir()] == ["a.safetensors"]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions; runs on Linux and macOS")
-def test_the_file_has_ordinary_permissions(tmp_path: Path) -> None:
-    """Not the 0600 of a temporary file: other users and services read models, too."""
-    (tmp_path / "plain").touch()
-    path = write_safetensors(tmp_path / "a.safetensors", TENSORS, {})
-    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
-
-
-def no_hard_links(*_: object, **__: object) -> None:
-    raise OSError(errno.EPERM, "Operation not permitted")
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_an_existing_file_is_never_replaced(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.safetensors"
-    path.write_bytes(b"precious")
-    if not links:
-        monkeypatch.setattr(os, "link", no_hard_links)
-    with pytest.raises(FileTakenError, match=r"a\.safetensors exists already"):
-        write_safetensors(path, TENSORS, {})
-    assert path.read_bytes() == b"precious"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors"]
-
-
-def test_a_folder_without_hard_links_gets_the_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "link", no_hard_links)
-    path = write_safetensors(tmp_path / "a.safetensors", TENSORS, {})
-    assert torch.equal(load_file(path)["a.lora_up.weight"], TENSORS["a.lora_up.weight"])
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors"]
-
-
-def full_disk(*_: object, **__: object) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-class Interruption(BaseException):
-    """As the host's own interrupt: not an Exception."""
-
-
-def interrupted(*_: object, **__: object) -> None:
-    raise Interruption
-
-
-@pytest.mark.parametrize(
-    ("faults", "error"),
-    [
-        ({(os, "fsync"): full_disk}, DuoLoraError),
-        ({(os, "fsync"): interrupted}, Interruption),
-        ({(os, "link"): interrupted}, Interruption),
-        ({(os, "link"): no_hard_links, (Path, "replace"): full_disk}, DuoLoraError),
-    ],
-    ids=["disk full", "interrupted", "interrupted link", "no links and no replace"],
-)
-def test_a_write_that_fails_leaves_nothing(
-    faults: dict[tuple[Any, str], Any], error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Simulated: a read-only folder stops no test that runs as root, and a full disk is no fixture."""
-    (tmp_path / "other.safetensors").write_bytes(b"other")
-    for (target, name), fault in faults.items():
-        monkeypatch.setattr(target, name, fault)
-    with pytest.raises(error) as caught:
-        write_safetensors(tmp_path / "a.safetensors", TENSORS, {})
-    monkeypatch.undo()
-    assert [entry.name for entry in tmp_path.iterdir()] == ["other.safetensors"]
-    if error is DuoLoraError:
-        assert "a.safetensors" in str(caught.value) and "No space left" in str(caught.value)
-
-
-def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "taken").write_bytes(b"")
-    with pytest.raises(DuoLoraError, match="taken"):
-        write_safetensors(tmp_path / "taken" / "deep" / "a.safetensors", TENSORS, {})
+    assert "modelspec.trigger_phrase" not in values
+    assert not any("date" in key or "time" in key for key in values)  # the same merge saved again is the same file

@@ -98,7 +98,12 @@ def test_masks_for_other_layers_or_ranks_are_refused(sources: tuple[Path, Path],
         gates_of(read_masks(saved), replace(pair, content_concept=replace(pair.content_concept, layers=content)))
 
 
-@pytest.mark.parametrize("kind", ["plain LoRA", "cut short", "missing", "not safetensors"])
+def test_a_masks_file_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(LoraFileError, match=r"gone\.masks\.safetensors: there is no such file"):
+        read_masks(tmp_path / "gone.masks.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["plain LoRA", "cut short", "not safetensors"])
 def test_what_is_no_masks_file_is_refused(sources: tuple[Path, Path], saved: Path, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"
     content = {
@@ -106,8 +111,7 @@ def test_what_is_no_masks_file_is_refused(sources: tuple[Path, Path], saved: Pat
         "cut short": saved.read_bytes()[:-5],
         "not safetensors": b"<html>",
     }
-    if kind in content:
-        path.write_bytes(content[kind])
+    path.write_bytes(content[kind])
     with pytest.raises(LoraFileError, match=r"odd\.safetensors is not a"):
         gates_of(read_masks(path), pair_of(*sources))
 

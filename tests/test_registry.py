@@ -17,8 +17,8 @@ from duolora_core.lora_save import VERSION
 from install import ROOT, installed_files
 from test_import_direction import HOST_MODULES, imports
 
-NEEDED = {"__init__.py", "nodes", "duolora_core", "web", "locales", "requirements.txt", "pyproject.toml"}
-FOR_READERS = {"README.md", "CHANGELOG.md", "LICENSE", "workflows"}
+NEEDED = {"__init__.py", "nodes", "duolora_core", "web", "locales", "workflows", "requirements.txt", "pyproject.toml"}
+FOR_READERS = {"README.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"}
 MOST_BYTES = 2_000_000
 ACCELERATORS = {
     "GPU :: NVIDIA CUDA",

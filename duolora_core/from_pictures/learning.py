@@ -28,7 +28,7 @@ from .config import LearnConfig, Rates
 from .examples import Draw, Example, draws, seeded
 from .live_loras import LiveLoras
 from .lora_in_training import LoraInTraining, Side
-from .progress import Checkpoint, LearnReport, named_parameters, require_fitting, restore, take
+from .progress import Checkpoint, LearnReport, live_tensors, named_parameters, require_fitting, restore, take
 from .weighting import rate_factor, snr_weight
 
 
@@ -141,7 +141,7 @@ def descend(
                 seconds=time.perf_counter() - started,
                 blocks=(),
                 learning_rate=config.learning_rate * factor,
-                checkpoint=partial(take, step + 1, live.loras, optimiser),
+                checkpoint=partial(take, step + 1, live_tensors(live.loras), optimiser),
             )
     finally:
         live.strength = 1.0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..trainer import StepReport
+from ..trainer import Report
 from .lora_in_training import LoraInTraining, Side
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -29,12 +29,12 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class LearnReport(StepReport):
+class LearnReport(Report):
     """One finished step; `sigma` is the mean over its pictures, `blocks` is empty.
 
     Attributes:
         learning_rate: of this step, before the factors of `Rates`
-        checkpoint: takes one now; only before the next step is taken
+        checkpoint: takes one now; only before the next step is taken, but also when that one was broken off
     """
 
     learning_rate: float
@@ -46,10 +46,15 @@ def named_parameters(loras: Mapping[Side, LoraInTraining]) -> dict[str, Tensor]:
     return {f"{role}.{name}": tensor for role, lora in loras.items() for name, tensor in lora.trained()}
 
 
-def take(step: int, loras: Mapping[Side, LoraInTraining], optimiser: torch.optim.Optimizer) -> Checkpoint:
-    """A copy of the training as it is."""
-    tensors = {f"{role}.{name}": tensor for role, lora in loras.items() for name, tensor in lora.tensors().items()}
-    for name, parameter in named_parameters(loras).items():
+def live_tensors(loras: Mapping[Side, LoraInTraining]) -> dict[str, Tensor]:
+    """{name: tensor} of everything that makes up the LoRAs: the very tensors that the optimiser changes in place."""
+    return {f"{role}.{name}": tensor for role, lora in loras.items() for name, tensor in lora.tensors().items()}
+
+
+def take(step: int, live: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> Checkpoint:
+    """A copy of the training as it is; `live` as `live_tensors` gave it in this step."""
+    tensors = dict(live)
+    for name, parameter in live.items():
         for key, value in optimiser.state.get(parameter, {}).items():
             tensors[f"{name}.{key}"] = value
     return Checkpoint(step, {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()})
@@ -64,7 +69,7 @@ def require_fitting(checkpoint: Checkpoint, loras: Mapping[Side, LoraInTraining]
     mend = "Start the training afresh."
     if not 0 <= checkpoint.step <= steps:
         raise TrainingError(f"The saved training is at step {checkpoint.step} of {steps}. {mend}")
-    wanted = {f"{role}.{name}": tensor for role, lora in loras.items() for name, tensor in lora.tensors().items()}
+    wanted = live_tensors(loras)
     moments = {
         f"{name}.{key}": tensor if key != "step" else torch.zeros(())
         for name, tensor in named_parameters(loras).items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,19 +24,21 @@ class Checkpointing:
 @contextmanager
 def checkpointable(model: nn.Module) -> Generator[Checkpointing, None, None]:
     """Inside, every transformer and residual block follows the switch. Results are the same either way."""
-    wrapped: list[tuple[nn.Module, Any]] = []
     switch = Checkpointing()
-    try:
+    with ExitStack() as wrapped:
         for module in model.modules():
             if isinstance(module, BasicTransformerBlock | ResBlock):
-                wrapped.append((module, module.__dict__.get("forward")))
-                module.forward = _checkpointing(module.forward, switch)
+                forward = _checkpointing(module.forward, switch)
+                wrapped.callback(_give_back, module, module.__dict__.get("forward"))
+                module.forward = forward
         yield switch
-    finally:
-        for module, own_forward in wrapped:
-            del module.__dict__["forward"]
-            if own_forward is not None:
-                module.forward = own_forward
+
+
+def _give_back(module: nn.Module, own_forward: Callable[..., Any] | None) -> None:
+    """Ends the wrapping; a forward of its own is one that another node has set on this module."""
+    del module.forward
+    if own_forward is not None:
+        module.forward = own_forward
 
 
 def _checkpointing(forward: Callable[..., Any], switch: Checkpointing) -> Callable[..., Any]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from functools import lru_cache
-from itertools import count
 from pathlib import Path
 
 import folder_paths
 
-from ...duolora_core.errors import FileTakenError, LoraFileError, SettingsError
-from ...duolora_core.lora_file import file_sha256
-
-_UNSAFE = re.compile(r'[\x00-\x1f<>:"|?*]')
-
+from ...duolora_core.errors import LoraFileError
+from ...duolora_core.save_name import save_place
+from ...duolora_core.texts import printable
+from ...duolora_core.whole_file import write_numbered
 
 MASKS_SUFFIX = ".masks.safetensors"
 
@@ -29,23 +25,22 @@ def masks_names() -> list[str]:
     return [name for name in folder_paths.get_filename_list("loras") if name.endswith(MASKS_SUFFIX)]
 
 
+def unfinished_folder() -> Path:
+    """Where trainings are kept that have not ended: of this installation, not listed and not served to anyone.
+
+    The host empties its own temporary folder when it starts, and shows no folder of users that begins with __.
+    """
+    return Path(folder_paths.get_user_directory()) / "__duolora" / "unfinished"
+
+
 def lora_path(name: str) -> Path:
     """Raises LoraFileError if there is no such file any more."""
     path = folder_paths.get_full_path("loras", name)
     if path is None:
-        raise LoraFileError(f"{name} is not in the loras folders. Refresh the list (press R) and choose it again.")
+        raise LoraFileError(
+            f"{printable(name)} is not in the loras folders. Refresh the list (press R) and choose it again."
+        )
     return Path(path)
-
-
-def content_hash(path: Path) -> str:
-    """sha256 of a file; computed again only when its size or time changed."""
-    stat = path.stat()
-    return _content_hash(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=64)
-def _content_hash(path: Path, _mtime_ns: int, _size: int) -> str:
-    return file_sha256(path)
 
 
 def save_numbered(prefix: str, suffix: str, write: Callable[[Path], object]) -> str:
@@ -62,31 +57,5 @@ def save_numbered(prefix: str, suffix: str, write: Callable[[Path], object]) -> 
         SettingsError: the prefix leads out of the loras folder or is not a file name.
     """
     root = Path(folder_paths.get_folder_paths("loras")[0])
-    parts = [part.strip() for part in prefix.replace("\\", "/").split("/")]
-    bad = next((part for part in parts if part in ("", ".", "..") or _UNSAFE.search(part) or len(part) > 120), None)
-    if bad is not None:
-        raise SettingsError(
-            f"filename_prefix '{prefix}' cannot be used (because of '{bad}'). It is a name such as 'duolora/my_merge': "
-            "relative to the loras folder, without '..', drive letters or special characters."
-        )
-    folder = root.joinpath(*parts[:-1])
-    if not folder.resolve().is_relative_to(root.resolve()):
-        raise SettingsError(
-            f"filename_prefix '{prefix}' leads out of the loras folder through a link. Use another one."
-        )
-    for number in count(_next_number(folder, parts[-1], suffix)):
-        path = folder / f"{parts[-1]}_{number:05}{suffix}"
-        try:
-            write(path)
-        except FileTakenError:
-            continue  # another save took the number in the meantime
-        return path.relative_to(root).as_posix()
-    raise AssertionError("unreachable")
-
-
-def _next_number(folder: Path, stem: str, suffix: str) -> int:
-    pattern = re.compile(re.escape(stem) + r"_(\d+)" + re.escape(suffix) + "$")
-    taken = (
-        [int(match[1]) for path in folder.glob("*") if (match := pattern.match(path.name))] if folder.is_dir() else []
-    )
-    return max(taken, default=0) + 1
+    folder, stem = save_place(root, prefix)
+    return write_numbered(folder, stem, suffix, write).relative_to(root).as_posix()

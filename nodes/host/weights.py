@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -20,25 +20,19 @@ def differentiable(model: nn.Module) -> Generator[None, None, None]:
     shares the storage, so nothing is copied. On the way out, whatever happened, the original objects are put back.
     Tensor subclasses (quantised weights) stay as they are: their kernels dequantise into fresh tensors.
     """
-    parameters: list[tuple[dict[str, nn.Parameter | None], str, nn.Parameter]] = []
-    buffers: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
-    with torch.inference_mode(False), torch.enable_grad():
-        try:
-            for module in model.modules():
-                for name, parameter in list(module._parameters.items()):
-                    if type(parameter) is nn.Parameter:
-                        module._parameters[name] = nn.Parameter(_alias(parameter), requires_grad=False)
-                        parameters.append((module._parameters, name, parameter))
-                for name, buffer in list(module._buffers.items()):
-                    if type(buffer) is Tensor:
-                        module._buffers[name] = _alias(buffer)
-                        buffers.append((module._buffers, name, buffer))
-            yield
-        finally:
-            for store, name, parameter in parameters:
-                store[name] = parameter
-            for store, name, buffer in buffers:
-                store[name] = buffer
+    with torch.inference_mode(False), torch.enable_grad(), ExitStack() as originals:
+        for module in model.modules():
+            for name, parameter in list(module._parameters.items()):
+                if type(parameter) is nn.Parameter:
+                    alias = nn.Parameter(_alias(parameter), requires_grad=False)
+                    originals.callback(module._parameters.__setitem__, name, parameter)
+                    module._parameters[name] = alias
+            for name, buffer in list(module._buffers.items()):
+                if type(buffer) is Tensor:
+                    alias = _alias(buffer)
+                    originals.callback(module._buffers.__setitem__, name, buffer)
+                    module._buffers[name] = alias
+        yield
 
 
 def _alias(tensor: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,16 @@ class GraphInterrupted(GraphFailed):
     """The graph was stopped by an interrupt."""
 
 
+def lay_out_base(base: Path, packs: Mapping[str, Path | None]) -> None:
+    """Makes the folders of a base directory, and links each pack that has an __init__.py into its custom nodes."""
+    folders = ("custom_nodes", "models/checkpoints", "models/loras", "input", "output", "temp", "user")
+    for folder in folders:
+        (base / folder).mkdir(parents=True)
+    for name, source in packs.items():
+        if source is not None and (source / "__init__.py").is_file():
+            (base / "custom_nodes" / name).symlink_to(source.resolve(), target_is_directory=True)
+
+
 class ComfyServer:
     """A running ComfyUI in a temporary base directory; a context manager."""
 
@@ -81,7 +91,7 @@ class ComfyServer:
         """Start the server and wait until it answers."""
         self.base = Path(self._exit.enter_context(tempfile.TemporaryDirectory(prefix="duolora-host-")))
         try:
-            self._lay_out_base()
+            lay_out_base(self.base, self.packs)
             self._start()
         except BaseException:
             self._exit.close()
@@ -101,14 +111,6 @@ class ComfyServer:
     def loras(self) -> Path:
         """The server's LoRA folder: write a file here and name it in a graph."""
         return self.base / "models" / "loras"
-
-    def _lay_out_base(self) -> None:
-        folders = ("custom_nodes", "models/checkpoints", "models/loras", "input", "output", "temp", "user")
-        for folder in folders:
-            (self.base / folder).mkdir(parents=True)
-        for name, source in self.packs.items():
-            if source is not None and (source / "__init__.py").is_file():
-                (self.base / "custom_nodes" / name).symlink_to(source.resolve(), target_is_directory=True)
 
     def _start(self, timeout: float = 180) -> None:
         port = free_port()
@@ -144,6 +146,15 @@ class ComfyServer:
                 os.killpg(self.process.pid, signal_number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=5)
+
+    def crash(self) -> None:
+        """Kills the server as a crash would, at once and without a farewell; its base directory stays."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def start_again(self) -> None:
+        """Starts it anew in the same base directory."""
+        self._start()
 
     def _check_alive(self) -> None:
         if self.process.poll() is not None:
@@ -224,6 +235,10 @@ class ComfyServer:
     def free(self) -> None:
         """Drop cached outputs and unload the models before the next prompt."""
         self._open("/free", {"unload_models": True, "free_memory": True})
+
+    def forget(self) -> None:
+        """Clear the history, as the page's button does; it holds every prompt and what came out of it."""
+        self._open("/history", {"clear": True})
 
     def images(self, history: History) -> dict[str, list[np.ndarray]]:
         """The pictures of every output node, as uint8 arrays (height, width, 3)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from host.checkpoint_cache import tiny_checkpoint
 from host.comfy_host import ComfyServer
 from host.hosts import HOW_TO_ENABLE, Host, find_hosts
 from host.lora_samples import Layer, attention_linears, load_layers, make_lora, text_layers
@@ -17,7 +17,6 @@ from host.merge_graphs import CONTENT, STYLE
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-CACHE = ROOT / ".cache" / "host"
 HOSTS = find_hosts()
 GRAPHS: pytest.StashKey[dict[str, int]] = pytest.StashKey()
 DIFFERENCES: pytest.StashKey[dict[str, list[int]]] = pytest.StashKey()
@@ -32,21 +31,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.host)
             versions = [host.version for host in HOSTS if host.version in item.name]
             item.add_marker(pytest.mark.xdist_group(versions[0] if versions else "no host"))
-
-
-def tiny_checkpoint(host: Host, kind: str, *flags: str) -> Path:
-    """The cached checkpoint of this kind; built by the host's python when there is none or its builder changed."""
-    builder = HERE / "tiny_checkpoint.py"
-    version = hashlib.sha256(builder.read_bytes()).hexdigest()[:8]
-    name = "_".join((host.version, kind, *(flag.strip("-") for flag in flags)))  # hosts may run side by side
-    path = CACHE / f"{name}-{version}.safetensors"
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        (CACHE / ".gitignore").write_text("*\n", encoding="utf-8")
-        for stale in CACHE.glob(f"{name}-????????.*"):
-            stale.unlink()
-        host.run_script(builder, "--host", host.path, "--out", path, "--kind", kind, *flags)
-    return path
 
 
 @pytest.fixture(scope="session", params=HOSTS or [None], ids=[host.version for host in HOSTS] or ["no-host"])

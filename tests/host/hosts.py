@@ -47,9 +47,9 @@ class Host:
             raise RuntimeError(f"{script.name} failed under ComfyUI {self.version}:\n{done.stdout}\n{done.stderr}")
         return done.stdout
 
-    def ask(self, script: Path, *arguments: str | Path) -> dict[str, Any]:
+    def ask(self, script: Path, *arguments: str | Path, timeout: float = 300) -> dict[str, Any]:
         """The JSON object that a script prints as its last line under the host's python."""
-        printed = self.run_script(script, "--host", self.path, *arguments)
+        printed = self.run_script(script, "--host", self.path, *arguments, timeout=timeout)
         answer: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
         return answer
 

@@ -167,3 +167,9 @@ def model_state(server: ComfyServer, checkpoint: str) -> dict[str, Any]:
     graph["digest"] = node("DuoLoRATestModelDigest", model=["checkpoint", 0], load=True)
     report: dict[str, Any] = json.loads(server.texts(server.run(graph))["digest"][0])
     return report
+
+
+def executed(history: dict[str, Any]) -> set[str]:
+    """The nodes of a prompt that ran and did not come from the cache."""
+    messages = dict(history["status"]["messages"])
+    return set(history["prompt"][2]) - set(messages["execution_cached"]["nodes"])

@@ -1,15 +1,19 @@
-"""Nodes that only the host tests use: tiny encoders, the shapes world, a full device, and looks into a model."""
+"""Nodes that only the host tests use: tiny models, the shapes world, a full device, and looks into a model."""
 
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
 from .denoise import Denoise
+from .memory_probe import MemoryProbe
 from .model_digest import ModelDigest
+from .narrow_sdxl import NarrowSDXL
 from .scarce_memory import ScarceMemory
 from .shapes_world import ShapesWorld
 from .tiny_clip import TinyCLIP
 from .tiny_vision import TinyVision
+from .watch import Watching
+from .world_checkpoint import accept_world_checkpoints
 
 
 class FixturesExtension(ComfyExtension):
@@ -17,9 +21,20 @@ class FixturesExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes."""
-        return [TinyCLIP, ShapesWorld, ModelDigest, Denoise, ScarceMemory, TinyVision]
+        return [
+            TinyCLIP,
+            NarrowSDXL,
+            ShapesWorld,
+            ModelDigest,
+            MemoryProbe,
+            Denoise,
+            ScarceMemory,
+            TinyVision,
+            Watching,
+        ]
 
 
 async def comfy_entrypoint() -> FixturesExtension:
     """Called by ComfyUI when it loads the pack."""
+    accept_world_checkpoints()
     return FixturesExtension()

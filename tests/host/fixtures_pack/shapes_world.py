@@ -68,14 +68,15 @@ class ShapesSDXL(comfy.supported_models.SDXL):
         return False
 
 
-def shapes_model(weights: dict[str, Tensor]) -> Any:
-    """The MODEL, wrapped as the host wraps a checkpoint's."""
+def shapes_model(weights: dict[str, Tensor], disable_dynamic: bool = False) -> Any:
+    """The MODEL, wrapped as the host wraps a checkpoint's: where it can stream weights, in a patcher that does."""
     config = ShapesSDXL(UNET_CONFIG)
     config.set_inference_dtype(torch.float32, None)
     offload = comfy.model_management.unet_offload_device()
     model = config.get_model({}, device=offload)
     model.diffusion_model.load_state_dict({k[5:]: v for k, v in weights.items() if k.startswith("unet.")})
-    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    plain = comfy.model_patcher.ModelPatcher
+    patcher = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
     return patcher(model, load_device=comfy.model_management.get_torch_device(), offload_device=offload)
 
 

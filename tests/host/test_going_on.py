@@ -1,0 +1,210 @@
+"""Trainings that stop and go on: after Cancel, and after the whole server was killed; the masks are the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from host.comfy_host import ComfyServer, GraphInterrupted
+from host.conftest import HERE, ROOT
+from host.graphs import Graph, node, text_to_image
+from host.hosts import Host
+from host.lora_samples import Layer, attention_linears, make_lora, text_layers
+from host.merge_graphs import CONTENT, STYLE, add_merge, add_save, give_pictures, models_only
+from host.test_baselines import baseline
+
+STEPS = 12
+POOL = {"pool": 4, "timesteps": "stratified"}
+
+
+def unfinished(server: ComfyServer) -> list[Path]:
+    return sorted((server.base / "user" / "__duolora" / "unfinished").glob("*.safetensors"))
+
+
+@pytest.fixture
+def nothing_kept(server: ComfyServer) -> Iterator[None]:
+    """Before and after: other tests cancel trainings, too."""
+    for path in unfinished(server):
+        path.unlink()
+    yield
+    for path in unfinished(server):
+        path.unlink()
+
+
+def merging(checkpoint: str, steps: int = STEPS, **settings: Any) -> Graph:
+    graph = add_merge(models_only(checkpoint), CONTENT, STYLE, steps=steps, **settings)
+    graph["info"] = node("PreviewAny", source=["merge", 3])
+    return graph
+
+
+def steps_seen(stream: Any, prompt_id: str, steps: int = STEPS) -> list[int]:
+    """The training steps that the page was told of."""
+    told = stream.of(prompt_id, "progress")
+    return [each["value"] for each in told if each["node"] == "merge" and each["max"] == steps]
+
+
+def stopped(server: ComfyServer, graph: Graph, at: int = 1, steps: int = STEPS) -> list[int]:
+    """Cancels a training some steps after it began, wherever that was; the steps that were shown."""
+    with server.events() as stream:
+        prompt_id = server.queue(graph)
+        stream.wait_for(lambda stream: len(steps_seen(stream, prompt_id, steps)) >= at, timeout=300)
+        server.interrupt()
+        with pytest.raises(GraphInterrupted):
+            server.wait(prompt_id)
+        return steps_seen(stream, prompt_id, steps)
+
+
+def masks(server: ComfyServer, graph: Graph, prefix: str) -> tuple[bytes, str, list[int]]:
+    """Lets a merge run to its end: the masks file, what the merge node said, and the steps that were shown."""
+    graph = add_save(dict(graph), ["merge", 0], prefix, what="masks only")
+    with server.events() as stream:
+        prompt_id = server.queue(graph)
+        said = server.texts(server.wait(prompt_id, 600))["info"][0]
+        stream.wait_until_finished(prompt_id)
+        shown = steps_seen(stream, prompt_id)
+        sampled = any(each["node"] == "merge" and each["max"] == 2 for each in stream.of(prompt_id, "progress"))
+    assert sampled == (shown[0] == 1 and "content" not in graph)  # its own pictures are not sampled a second time
+    (path,) = server.loras.glob(f"{prefix}_*")
+    return path.read_bytes(), said, shown
+
+
+def without_going_on(graph: Graph) -> Graph:
+    """The same training, from its first step and without a stop."""
+    options = graph["merge.options"]
+    return graph | {"merge.options": options | {"inputs": options["inputs"] | {"resume": False}}}
+
+
+@pytest.mark.usefixtures("loras", "nothing_kept")
+@pytest.mark.parametrize("kind", ["exact", "pool"])
+def test_after_cancel_the_same_graph_goes_on(server: ComfyServer, checkpoint: str, kind: str) -> None:
+    """Twice stopped, with another LoRA patched into the model meanwhile: byte for byte the masks of no stop at all."""
+    graph = merging(checkpoint, seed=201, options=POOL if kind == "pool" else {})
+    if kind == "exact":
+        give_pictures(server, graph)
+    first = stopped(server, graph, at=3)
+    assert first[0] == 1 and len(unfinished(server)) == 1
+    server.run(text_to_image(checkpoint, [(CONTENT, 1.0)], size=64))
+    second = stopped(server, graph, at=3)
+    assert second[0] == first[-1] + 1
+    content, said, shown = masks(server, graph, f"going/{kind}")
+    assert shown == list(range(second[-1] + 1, STEPS + 1))
+    assert f"went on after step {second[-1]}" in said
+    assert f"{STEPS} steps, {len(shown)} of them now" in said
+    assert unfinished(server) == []
+    uninterrupted, said, shown = masks(server, without_going_on(graph), f"going/whole_{kind}")
+    assert "went on" not in said and shown == list(range(1, STEPS + 1))
+    assert content == uninterrupted
+
+
+@pytest.mark.usefixtures("loras", "nothing_kept")
+def test_zip_lora_goes_on_too(server: ComfyServer, checkpoint: str) -> None:
+    graph = add_merge(models_only(checkpoint), CONTENT, STYLE, name="pair")
+    graph["merge"] = baseline("ZipLoRA", steps=STEPS, seed=202, options=["pair.options", 0])
+    graph["info"] = node("PreviewAny", source=["merge", 4])
+    save = "SaveLoRA" if server.object_info("SaveLoRA") else "SaveLoRANode"
+
+    def saved(prefix: str, resume: bool) -> tuple[bytes, str]:
+        graph["file"] = node(save, lora=["merge", 2], prefix=f"loras/{prefix}")
+        graph["pair.options"]["inputs"]["resume"] = resume
+        said = server.texts(server.run(graph, 600))["info"][0]
+        (file,) = (server.base / "output" / "loras").glob(f"{prefix}_*.safetensors")
+        return file.read_bytes(), said
+
+    del graph["pair"]
+    graph["pair.options"]["inputs"]["resume"] = True
+    reached = stopped(server, graph, at=3)[-1]
+    gone_on, said = saved("zip_going", True)
+    assert f"went on after step {reached}" in said
+    whole, said = saved("zip_whole", False)
+    assert "went on" not in said
+    assert gone_on == whole
+    assert unfinished(server) == []
+
+
+@pytest.mark.usefixtures("loras", "nothing_kept")
+def test_whatever_decides_the_result_starts_afresh(server: ComfyServer, checkpoint: str, layers: list[Layer]) -> None:
+    """The seed, a prompt, a picture, a setting, a patch on the model; memory settings do not, and go on."""
+    make_lora(server.loras / "below.safetensors", attention_linears(layers), seed=9)
+
+    def graph(**options: Any) -> Graph:
+        return give_pictures(server, merging(checkpoint, steps=500, seed=203, options=options))
+
+    reached = stopped(server, graph(), steps=500)[-1]
+    changed: dict[str, Graph] = {}
+    for name in ("seed", "combined_prompt", "cycle_weight"):
+        changed[name] = graph()
+        changed[name]["merge"]["inputs"][name] = {"seed": 204, "combined_prompt": "x", "cycle_weight": 0.02}[name]
+    changed["prompt"] = graph()
+    changed["prompt"]["merge.style"]["inputs"]["prompt"] += ", blue"
+    changed["picture"] = graph()
+    changed["picture"]["merge.style"]["inputs"]["pictures"] = ["content", 0]
+    changed["below"] = graph()
+    changed["below"]["up"] = node(
+        "LoraLoaderModelOnly", model=["checkpoint", 0], lora_name="below.safetensors", strength_model=0.5
+    )
+    changed["below"]["merge"]["inputs"]["model"] = ["up", 0]
+    changed["sampling"] = graph()
+    changed["sampling"]["up"] = node(
+        "ModelSamplingDiscrete", model=["checkpoint", 0], sampling="v_prediction", zsnr=False
+    )
+    changed["sampling"]["merge"]["inputs"]["model"] = ["up", 0]
+    for name, other in changed.items():
+        assert stopped(server, other, steps=500)[0] == 1, name
+    assert stopped(server, graph(micro_batch=2), steps=500)[0] == reached + 1
+    assert len(unfinished(server)) == 8
+
+
+@pytest.mark.usefixtures("loras", "nothing_kept")
+def test_a_damaged_state_is_told_and_not_used_and_old_ones_go(server: ComfyServer, checkpoint: str) -> None:
+    graph = merging(checkpoint, seed=205, options=POOL)
+    folder = server.base / "user" / "__duolora" / "unfinished"
+    folder.mkdir(parents=True, exist_ok=True)
+    old = [folder / f"{i:064}.safetensors" for i in range(9)]
+    for i, path in enumerate(old):
+        path.write_bytes(b"old")
+        os.utime(path, (i, i))
+    stopped(server, graph)
+    *kept, path = sorted(unfinished(server), key=lambda path: path.stat().st_mtime)
+    assert kept == old[2:]
+    path.write_bytes(path.read_bytes()[:-1])
+    _, said, shown = masks(server, graph, "going/damaged")
+    assert shown == list(range(1, STEPS + 1))
+    assert f"started from the first step: {path.name} is no training that can be gone on with" in said
+    assert unfinished(server) == kept
+
+
+def test_after_a_killed_server_the_same_graph_goes_on(host: Host, checkpoint_file: Path, layers: list[Layer]) -> None:
+    """SIGKILL in mid-training, a new server: the same masks as without; and a merge saved by both is the same file."""
+    steps = 100  # at least twice the five seconds that pass before the state is written first
+    with ComfyServer(host, pack_root=ROOT, fixtures_pack=HERE / "fixtures_pack") as server:
+        (server.checkpoints / "vega.safetensors").symlink_to(checkpoint_file)
+        make_lora(server.loras / CONTENT, attention_linears(layers), rank=8, alpha=4, te_layers=text_layers())
+        make_lora(server.loras / STYLE, layers, "diffusers", rank=4, seed=5, dtype=torch.bfloat16)
+        graph = merging("vega.safetensors", steps, seed=206, cycle_weight=0.0, options=POOL)
+        short = merging("vega.safetensors", 2, seed=207)
+        server.run(add_save(short, ["merge", 0], "one/merged"), 300)
+        with server.events() as stream:
+            prompt_id = server.queue(graph)
+            stream.wait_for(
+                lambda stream: bool(unfinished(server)) and len(steps_seen(stream, prompt_id, steps)) > 2, timeout=300
+            )
+            server.crash()
+            assert steps_seen(stream, prompt_id, steps)[-1] < steps
+        server.start_again()
+        server.run(add_save(short, ["merge", 0], "other/merged"), 300)
+        one, other = (server.loras / folder / "merged_00001.safetensors" for folder in ("one", "other"))
+        assert one.read_bytes() == other.read_bytes()
+        files: list[bytes] = []
+        for name, each in (("gone_on", graph), ("whole", without_going_on(graph))):
+            history = server.run(add_save(dict(each), ["merge", 0], name, what="masks only"), 600)
+            said = server.texts(history)["info"][0]
+            assert ("went on after step" in said) == (name == "gone_on")
+            (path,) = server.loras.glob(f"{name}_*")
+            files.append(path.read_bytes())
+        assert files[0] == files[1]
+        assert unfinished(server) == []
