@@ -62,9 +62,13 @@ class Parts:
 
 Way = Callable[[ShapesDenoiser, Source], Parts]
 FORM = LoraForm(rank=8, coverage="transformers")
-CONFIG = LearnConfig(steps=300, learning_rate=1.5e-3, batch=4, micro_batch=4, schedule="linear", warmup=10)
-PLACES = "up_blocks.0=content, up_blocks.1=style"
-"""Where this world's up path carries what (`blocks`): SDXL's deep level, and its shallow one."""
+CONFIG = LearnConfig(steps=150, learning_rate=1e-3, batch=4, micro_batch=4, schedule="linear", warmup=10)
+"""Longer, both LoRAs of DreamBooth become so strong that they no longer work together."""
+PLACES = (
+    "up_blocks.0=content, up_blocks.1.attentions.0=content, "
+    "up_blocks.1.attentions.1=style, up_blocks.1.attentions.2=style"
+)
+"""Where this world's up path carries what (`blocks`): a style works in the shallow level alone, a content in both."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +123,20 @@ class Unzip:
         return Parts(loras["content"].fold(), loras["style"].fold())
 
 
-UNZIP = UnzipConfig(replace(CONFIG, learning_rate=2.5e-3), blocks=PLACES)
-"""A third of the columns has to go further."""
-PROMPTS_ALONE = UnzipConfig(CONFIG, blocks=PLACES, separate_columns=False, separate_blocks=False)
+LONGER = replace(CONFIG, steps=250)
+"""For ways whose LoRAs are one model in training."""
+ATTENTION = LoraForm(rank=8, coverage="attention")
+"""As UnZipLoRA's authors have it; where more is trained, prompts keep less apart."""
+UNZIP = UnzipConfig(replace(LONGER, learning_rate=4e-3), blocks=PLACES)
+PROMPTS_ALONE = UnzipConfig(
+    replace(LONGER, learning_rate=2e-3), blocks=PLACES, separate_columns=False, separate_blocks=False
+)
+"""All columns at once need not go as far as a third of them."""
 WAYS: Mapping[str, Way] = {
     "plain": Plain(),
-    "b_lora": BLora(),
-    "unzip": Unzip(UNZIP),
-    "unzip: prompts": Unzip(PROMPTS_ALONE),
-    "unzip: prompts, columns": Unzip(replace(UNZIP, separate_blocks=False)),
+    "b_lora": BLora(config=replace(LONGER, learning_rate=1.5e-3)),
+    "unzip": Unzip(UNZIP, ATTENTION),
+    "unzip: prompts": Unzip(PROMPTS_ALONE, ATTENTION),
+    "unzip: prompts, columns": Unzip(replace(UNZIP, separate_blocks=False), ATTENTION),
 }
 """By the names of the tables."""

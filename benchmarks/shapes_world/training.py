@@ -45,11 +45,16 @@ SEED = 31_000
 
 @dataclass(frozen=True)
 class Job:
-    """One way on one picture."""
+    """One way on one picture, which is the `place`-th of the first `count` of a split."""
 
     way: str
     split: Split
     place: int
+    count: int
+
+    @property
+    def sources(self) -> list[Source]:
+        return sources(self.split)[: self.count]
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,12 @@ class Trial:
 
 def make(job: Job) -> Parts:
     """Trains one way on one picture."""
-    return WAYS[job.way](open_workbench().denoiser, sources(job.split)[job.place])
+    return WAYS[job.way](open_workbench().denoiser, job.sources[job.place])
 
 
 def measure(trial: Trial) -> dict[str, float]:
     """All numbers of one picture; those of pairs are means over the other pictures' styles."""
-    bench, everything, here = open_workbench(), sources(trial.job.split), trial.job.place
+    bench, everything, here = open_workbench(), trial.job.sources, trial.job.place
     source, parts, few = everything[here], trial.parts[here], trial.pictures // 2
     content = _verdict(bench, parts.content, _prompts(source, "content", trial.pictures), source)
     style = _verdict(bench, parts.style, _prompts(source, "style", trial.pictures), source)
@@ -98,21 +103,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=SPLITS[1:], default="test", help="dev: to tune on, not to report")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--sources", type=int, default=4, help="the first so many pictures of the split, at least 2")
     parser.add_argument("--pictures", type=int, default=28, help="of each LoRA alone; half as many of each pair")
     parser.add_argument("--workers", type=int, default=2)
     wanted = parser.parse_args()
     started = time.perf_counter()
-    places = range(len(sources(wanted.split)))
-    jobs = [Job(way, wanted.split, place) for way in wanted.ways for place in places]
+    jobs = [Job(way, wanted.split, place, wanted.sources) for way in wanted.ways for place in range(wanted.sources)]
     made: dict[Job, Parts] = {}
     for job, parts in side_by_side(make, jobs, wanted.workers):
         made[job] = parts
         _note(f"trained {len(made)} of {len(jobs)}", started)
-    trials = [Trial(job, [made[Job(job.way, job.split, place)] for place in places], wanted.pictures) for job in jobs]
+    trials = [Trial(job, [made[other] for other in jobs if other.way == job.way], wanted.pictures) for job in jobs]
     found: dict[Job, dict[str, float]] = {}
     for trial, numbers in side_by_side(measure, trials, wanted.workers):
         found[trial.job] = numbers
-        _note(f"judged {len(found)} of {len(jobs)}", started)
+        _note(f"judged {len(found)} of {len(jobs)}: {trial.job.way}, {json.dumps(numbers)}", started)
     table = {way: _mean([found[job] for job in jobs if job.way == way]) for way in wanted.ways}
     for way, row in table.items():
         _say(f"{way:24}" + "  ".join(f"{name} {value:.3f}" for name, value in row.items()))
@@ -122,9 +127,8 @@ def main() -> None:
 
 def _prompts(source: Source, side: str, count: int) -> list[Prompt]:
     """The side's word beside every known word of the other kind in turn, and alone, by turns."""
-    table, other = (STYLES, None) if side == "content" else (CONTENTS, None)
-    known = labels(table, "known")
-    beside = [known[i // 2 % len(known)] if i % 2 == 0 else other for i in range(count)]
+    known = labels(STYLES if side == "content" else CONTENTS, "known")
+    beside = [known[i // 2 % len(known)] if i % 2 == 0 else None for i in range(count)]
     if side == "content":
         return [Prompt(source.content, style) for style in beside]
     return [Prompt(content, source.style) for content in beside]
