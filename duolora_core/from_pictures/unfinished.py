@@ -15,8 +15,8 @@ from ..kept_file import UNREADABLE, read_kept, write_kept
 from .lora_in_training import LoraInTraining, Side
 from .progress import Checkpoint, require_fitting
 
-MOST_BYTES = 2**36
-"""Both LoRAs of UnZipLoRA at rank 64 on SDXL are 2 GB with the optimiser's moments; at rank 1024, 16 times that."""
+MOST_BYTES = 2**33
+"""Both LoRAs of UnZipLoRA at rank 64 on SDXL are 2 GB with the optimiser's moments; above rank 250, none goes on."""
 
 
 @dataclass(frozen=True)
