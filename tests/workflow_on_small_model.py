@@ -40,6 +40,7 @@ CONCEPTS = (
     Concept("content", "my_dog_sdxl.safetensors", "sks dog", "sks2", "sks2 moss"),
     Concept("content", "my_cat_sdxl.safetensors", "ohwx cat", "sks3", "sks3 moss"),
     Concept("style", "watercolor_style_sdxl.safetensors", "wtrclr", "zwx3", "triangle zwx3"),
+    Concept("style", "ink_style_sdxl.safetensors", "nkdrw", "zwx2", "triangle zwx2"),
 )
 SETTINGS: dict[str, dict[str, Any]] = {
     "EmptyLatentImage": {"width": SIDE, "height": SIDE},
