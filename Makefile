@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt constraints-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types audit unit test-host test-browser test-robust screenshots bench-quality bench-speed format clean
+.PHONY: help demo test lint types audit unit test-host test-browser test-robust screenshots bench-quality bench-speed bench-training format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ bench-quality: $(STAMP) ## Measure every method on held-out pairs, 60 minutes (F
 
 bench-speed: $(STAMP) ## Count FLOPs and bytes, and time a step beside the authors' and ZipLoRA's, under 10 minutes
 	$(BIN)/python -m benchmarks.speed
+
+bench-training: $(STAMP) ## Content and style LoRAs of one picture: DreamBooth, B-LoRA, UnZipLoRA; under 20 minutes
+	$(BIN)/python -m benchmarks.shapes_world.training
 
 format: $(STAMP) ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -18,14 +18,15 @@ The files in reading order:
 
 - how a stranger's file is read: `texts`, `tensor_header`, `tensor_file`, `content_hash`, `picture_batch`
 - what a LoRA is: `low_rank`, `unet_layout`, `lora_keys`, `architecture`, `each_layer`, `lora_file`, `concept`, `pair`
-- what trains: `layer_priors`, `gates`, `gated_lora`, `denoiser`, `losses`, `config`, `evaluation`, `lessons`,
-  `training_state`, `trainer`
+- what trains: `layer_priors`, `gates`, `layer_hooks`, `gated_lora`, `denoiser`, `losses`, `config`, `evaluation`,
+  `lessons`, `training_state`, `trainer`
 - what is seen meanwhile: `sampling`
 - what it needs: `activations`, `memory`, `plans`
 - what comes out: `merged`, `dials`, `save_name`, `safetensors_bytes`, `whole_file`, `lora_save`, `masks_file`,
-  `unfinished`
+  `kept_file`, `unfinished`
 - what it says: `layer_kinds`, `overlap`, `scores`, and `report` (words and pictures; not imported here)
 - what others do: `baselines`, `core_space`, `zip_lora`
+- where LoRAs come from: `from_pictures`, a package of its own that trains them
 """
 
 from .concept import Concept, place

@@ -48,7 +48,7 @@ def noised(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 
 
 def network_output(x: Tensor, denoised: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
-    """What the network itself put out, eps or v, from its input x and its estimate of x0; all (channels, h, w).
+    """What the network itself put out, eps or v, from its input x and its estimate of x0; all (…, channels, h, w).
 
     eps = (x - x0) / sigma and v = (x / (1+sigma²) - x0) · √(1+sigma²) / sigma. The latter stays well conditioned up to
     zero terminal SNR, where sigma is in the thousands.
@@ -57,3 +57,11 @@ def network_output(x: Tensor, denoised: Tensor, sigma: Tensor, prediction: Predi
         return (x - denoised) / sigma
     scale = (1 + sigma.square()).sqrt()
     return (x / scale.square() - denoised) * scale / sigma
+
+
+def perfect_output(x0: Tensor, noise: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
+    """What the network should put out for x0 + sigma · noise: eps = noise, or v = (noise - sigma · x0) / √(1+sigma²).
+
+    Both finite at zero terminal SNR, where v is nearly -x0. All (…, channels, h, w), or sigma broadcastable to it.
+    """
+    return noise if prediction == "eps" else (noise - sigma * x0) / (1 + sigma.square()).sqrt()

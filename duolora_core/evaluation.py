@@ -6,14 +6,23 @@ Every sample names its own network (a row of the gates), so teachers and student
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from .denoiser import Denoiser, network_output
 from .gated_lora import GatedLora, Row
+
+
+class Networks(Protocol):
+    """A model with LoRAs attached: several networks in one, of which each sample goes through one."""
+
+    def rows(self, rows: Sequence[Row]) -> AbstractContextManager[None]:
+        """Sets the network of each sample of the forwards inside."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,13 +44,13 @@ class Target:
 
 
 def evaluate(
-    denoiser: Denoiser, gated: GatedLora, samples: Sequence[Sample], sigma: Tensor, micro_batch: int
+    denoiser: Denoiser, networks: Networks, samples: Sequence[Sample], sigma: Tensor, micro_batch: int
 ) -> list[Tensor]:
     """The x0 estimates of the samples, in order; samples of one shape share a forward of up to `micro_batch`."""
     results: dict[int, Tensor] = {}
     for indices in _chunks(samples, micro_batch):
         chunk = [samples[i] for i in indices]
-        with gated.rows([sample.row for sample in chunk]):
+        with networks.rows([sample.row for sample in chunk]):
             denoised = _forward(denoiser, chunk, sigma)
         results |= dict(zip(indices, denoised, strict=True))
     return [results[i] for i in range(len(samples))]

@@ -11,9 +11,10 @@ share their products, and a LoRA whose gates are closed by the row (the style Lo
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from .errors import ModelMismatchError
 from .gates import Gates
+from .layer_hooks import Change, add_low_rank, as_kernels, hooked_layers, require_low_rank_layers
 from .pair import LoraPair
 
 Row = Literal["base", "content", "style", "sum", "merge"]
@@ -53,7 +55,7 @@ class GatedLora:
             "merge": (1.0, 1.0),
         }
         self._roles = torch.tensor([shares[row] for row in rows], device=matrix.device)
-        self._runs = _runs(rows)
+        self._runs = runs_of(rows)
         try:
             yield
         finally:
@@ -71,17 +73,14 @@ class GatedLora:
         return mask.to(values)
 
     def add(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
-        """A layer's output for the input x, (batch, …), plus what the gated LoRAs change; `output` is used up.
-
-        The second product adds straight into the output, so no other tensor of its size is written and read again.
-        """
+        """A layer's output for the input x, (batch, …), plus what the gated LoRAs change; `output` is used up."""
         gate = self._gate(name, x)  # (batch, R)
         up, down = self._stack(name, module, x)
         for row, samples in self._runs:
             ranks = self._ranks(name, row)
             if ranks.start < ranks.stop:
                 part, target = (x, output) if len(self._runs) == 1 else (x[samples], output[samples])
-                _add_gated(module, part, up[:, ranks], down[ranks], gate[samples, ranks], target)
+                add_low_rank(module, part, up[:, ranks], down[ranks], target, gate[samples, ranks])
         return output
 
     def _ranks(self, name: str, row: Row) -> slice:
@@ -100,7 +99,15 @@ class GatedLora:
             raise RuntimeError(f"{name} got a batch of {x.shape[0]} samples, but {gate.shape[0]} gate rows are set")
         return gate
 
-    def offset(self, name: str, what: Literal["weight", "bias"], like: Tensor) -> Tensor | None:
+    def shift(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
+        """A layer's output for the input x, (batch, …), plus what the LoRAs' 1-D offsets change."""
+        weight = self._offset(name, "weight", output)
+        if weight is not None:
+            output = output + along_channels(weight, output, module) * _normalised(module, x, name)
+        bias = self._offset(name, "bias", output)
+        return output if bias is None else output + along_channels(bias, output, module)
+
+    def _offset(self, name: str, what: Literal["weight", "bias"], like: Tensor) -> Tensor | None:
         """The 1-D offset of each sample's network, (batch, channels), or None if neither LoRA has one here."""
         offsets = [
             concept.offsets.get((name, what)) for concept in (self.pair.content_concept, self.pair.style_concept)
@@ -119,28 +126,11 @@ class GatedLora:
         parts = [side[name] for side in (self.pair.content, self.pair.style) if name in side]
         up = torch.cat([part.up for part in parts], dim=1).to(x.device, x.dtype)  # (out, R)
         down = torch.cat([part.down for part in parts], dim=0).to(x.device, x.dtype)  # (R, inputs)
-        if isinstance(module, nn.Conv2d):
-            up = up[:, :, None, None]
-            down = down.unflatten(1, (-1, *module.kernel_size))  # (R, in, kh, kw)
-        self._stacks[name] = (up, down)
+        self._stacks[name] = as_kernels(module, up, down)
         return self._stacks[name]
 
 
-def _add_gated(module: nn.Module, x: Tensor, up: Tensor, down: Tensor, gate: Tensor, output: Tensor) -> None:
-    """Adds up · (gate ⊙ (down · x)) to the output in place; x (batch, …), gate (batch, r)."""
-    if isinstance(module, nn.Conv2d):
-        hidden = F.conv2d(x, down, None, module.stride, module.padding, module.dilation)  # (batch, r, h, w)
-        output += F.conv2d(hidden * gate[:, :, None, None], up)  # (batch, out, h, w)
-        return
-    hidden = F.linear(x, down)  # (batch, …, r)
-    hidden = hidden * gate.view(gate.shape[0], *[1] * (x.ndim - 2), -1)
-    if x.ndim == 3:  # not through a flat view: autograd would copy the gradient of the whole output
-        output.baddbmm_(hidden, up.T.expand(len(x), -1, -1))  # (batch, tokens, out)
-    else:
-        output += F.linear(hidden, up)  # (batch, …, out)
-
-
-def _runs(rows: Sequence[Row]) -> list[tuple[Row, slice]]:
+def runs_of(rows: Sequence[Row]) -> list[tuple[Row, slice]]:
     """Each stretch of equal rows, and where it lies in the batch."""
     runs: list[tuple[Row, slice]] = []
     for row, group in groupby(rows):
@@ -171,40 +161,15 @@ Attached = TypeVar("Attached", bound=GatedLora)
 def hooked(modules: Mapping[str, nn.Module], gated: Attached) -> Generator[Attached, None, None]:
     """`attach` for a GatedLora that is made already; raises the same."""
     pair = gated.pair
-    offset_names = {name for side in (pair.content_concept, pair.style_concept) for name, _ in side.offsets}
-    for name in pair.names:
-        module = modules.get(name)
-        plain = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
-        if not plain:
-            kind = "missing" if module is None else type(module).__name__
-            raise ModelMismatchError(f"Layer {name} of this model is {kind}; a LoRA can change linear and conv layers.")
-    missing = sorted(offset_names - modules.keys())
+    require_low_rank_layers(modules, pair.names)
+    offset_names = sorted({name for side in (pair.content_concept, pair.style_concept) for name, _ in side.offsets})
+    missing = [name for name in offset_names if name not in modules]
     if missing:
         raise ModelMismatchError(f"Layer {missing[0]} of this model is missing, but a LoRA changes its weight or bias.")
-    with ExitStack() as hooks:  # takes off all of them, even when taking off one of them fails
-        for name in pair.names:
-            hooks.callback(modules[name].register_forward_hook(_adding(gated, name)).remove)
-        for name in sorted(offset_names):
-            hooks.callback(modules[name].register_forward_hook(_offsetting(gated, name)).remove)
+    changes: list[tuple[str, Change]] = [(name, partial(gated.add, name)) for name in pair.names]
+    changes += [(name, partial(gated.shift, name)) for name in offset_names]
+    with hooked_layers(modules, changes):
         yield gated
-
-
-def _adding(gated: GatedLora, name: str) -> Any:
-    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return gated.add(name, module, args[0], output)
-
-    return hook
-
-
-def _offsetting(gated: GatedLora, name: str) -> Any:
-    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        weight = gated.offset(name, "weight", output)
-        if weight is not None:
-            output = output + along_channels(weight, output, module) * _normalised(module, args[0], name)
-        bias = gated.offset(name, "bias", output)
-        return output if bias is None else output + along_channels(bias, output, module)
-
-    return hook
 
 
 def along_channels(values: Tensor, output: Tensor, module: nn.Module) -> Tensor:

@@ -1,11 +1,13 @@
 """What a training needs in memory before it starts, part by part, and the plans that make it need less.
 
     weights     as loaded; they are never copied
-    factors     both LoRAs of every layer, stacked, in the dtype of the forward
+    factors     both LoRAs of every layer, stacked, in the dtype of the forward; those that are trained themselves also
+                in float32, with the optimiser's two moments
     student     what the samples of one forward save for their backward, and what that backward adds
     casts       weights stored in another dtype than the forward's are converted layer by layer; those that the backward
                 needs stay until then
     teacher     the largest forward without gradient
+    gradient    of the factors, where they are trained themselves: it grows as the student is given back
 
 A micro-batch bounds the samples of one forward, so `student` and `teacher` are proportional to it. With checkpointing,
 `student` is the inputs of all blocks and the activations of one block, and `casts` what one block and the layers
@@ -26,6 +28,9 @@ from .unet_layout import UNetLayout
 SLACK = 1.1
 """Room for what is not estimated: an allocator's rounding and gaps, the workspace of kernels. Chosen, not measured."""
 
+NUMBER = 4
+"""Bytes of a number in float32, in which LoRAs, their gradients and the two moments of AdamW are held."""
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -38,6 +43,7 @@ class Workload:
         latent: (h, w), the larger of both pictures'
         students, teachers: samples of one size that a step evaluates with and without gradient
         text_tokens: of the longest prompt
+        trained: elements of the factors that are trained themselves
     """
 
     layout: UNetLayout
@@ -47,6 +53,7 @@ class Workload:
     students: int
     teachers: int
     text_tokens: int = 77
+    trained: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,11 +96,12 @@ class Estimate:
     student: int
     casts: int
     teacher: int
+    gradient: int = 0
 
     @property
     def beside_weights(self) -> int:
-        """What must be free once the model is loaded: student and teacher are never alive together."""
-        return self.factors + max(self.student + self.casts, self.teacher)
+        """What must be free once the model is loaded: no two of student, teacher and a whole gradient are alive."""
+        return self.factors + max(self.student + self.casts, self.teacher, self.gradient)
 
     @property
     def total(self) -> int:
@@ -117,7 +125,8 @@ def estimate(work: Workload, storage: Storage, plan: Plan) -> Estimate:
     student, casts = max(peaks, key=sum)
     largest = max(math.prod(layer.shape) for layer in work.layout.layers.values())
     teacher = teachers * max(piece.forward for piece in found) + size * largest * storage.casts
-    return Estimate(storage.weights, size * work.factors, student, casts, teacher)
+    factors = size * work.factors + 3 * NUMBER * work.trained
+    return Estimate(storage.weights, factors, student, casts, teacher, NUMBER * work.trained)
 
 
 def ladder(

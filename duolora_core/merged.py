@@ -128,6 +128,25 @@ def make_merged(pair: LoraPair, gates: Gates, recipe: Mapping[str, Any] | None =
     )
 
 
+def joined(content: FoldedLora | None, style: FoldedLora | None, recipe: Mapping[str, Any] | None = None) -> MergedLora:
+    """Ordinary LoRAs as a merge with all masks open: their sum, with a strength for each. None: no such side."""
+    empty = FoldedLora({}, {}, {}, {}, 0.0)
+    c, s = content or empty, style or empty
+    return MergedLora(
+        layers={name: _open(c.layers.get(name), s.layers.get(name)) for name in dict.fromkeys([*c.layers, *s.layers])},
+        content_text=c.text,
+        style_text=s.text,
+        content_offsets=c.offsets,
+        style_offsets=s.offsets,
+        shapes={**c.shapes, **s.shapes},
+        recipe=dict(recipe or {}),
+    )
+
+
+def _open(content: LowRank | None, style: LowRank | None) -> MergedLayer:
+    return MergedLayer(content, style, *(lora and torch.ones(lora.rank) for lora in (content, style)))
+
+
 def unet_part(concept: Concept, layout: UNetLayout) -> FoldedLora:
     """One placed LoRA by itself as an ordinary LoRA; its text encoder part, which CLIP takes, is left out."""
     names = dict.fromkeys([*concept.layers, *(name for name, _ in concept.offsets)])

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .denoiser import Denoiser
-from .evaluation import Sample, evaluate
-from .gated_lora import GatedLora, Row
+from .evaluation import Networks, Sample, evaluate
+from .gated_lora import Row
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Guidance:
     cfg: float
 
 
-def sample(denoiser: Denoiser, gated: GatedLora, row: Row, guidance: Guidance, noise: Tensor, steps: int) -> Tensor:
+def sample(denoiser: Denoiser, networks: Networks, row: Row, guidance: Guidance, noise: Tensor, steps: int) -> Tensor:
     """The latent that one network of an attached model paints from `noise`, both (channels, h, w): Euler's method.
 
     Draws no random number and makes no gradient. One sample goes through the model at a time, so that it needs less
@@ -37,7 +37,7 @@ def sample(denoiser: Denoiser, gated: GatedLora, row: Row, guidance: Guidance, n
         sigmas = schedule(denoiser.sigmas, steps)
         x = noise.to(sigmas) * (1 + sigmas[0].square()).sqrt()
         for sigma, following in pairwise(sigmas):
-            x0 = _guided(denoiser, gated, row, guidance, x, sigma)
+            x0 = _guided(denoiser, networks, row, guidance, x, sigma)
             x = x0 + (x - x0) * (following / sigma)  # x + (following - sigma) · (x - x0) / sigma
         return x
 
@@ -48,9 +48,9 @@ def schedule(sigmas: Tensor, steps: int) -> Tensor:
     return torch.cat([sigmas[places], sigmas.new_zeros(1)])
 
 
-def _guided(denoiser: Denoiser, gated: GatedLora, row: Row, guidance: Guidance, x: Tensor, sigma: Tensor) -> Tensor:
+def _guided(denoiser: Denoiser, networks: Networks, row: Row, guidance: Guidance, x: Tensor, sigma: Tensor) -> Tensor:
     """x0 of the positive prompt, moved away from the negative one's (classifier-free guidance, arXiv 2207.12598)."""
     conditions = [guidance.positive] if guidance.cfg == 1 else [guidance.positive, guidance.negative]
     samples = [Sample(row, x, condition) for condition in conditions]
-    estimates = evaluate(denoiser, gated, samples, sigma, micro_batch=1)
+    estimates = evaluate(denoiser, networks, samples, sigma, micro_batch=1)
     return estimates[-1] + guidance.cfg * (estimates[0] - estimates[-1]) if len(estimates) > 1 else estimates[0]

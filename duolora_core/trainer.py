@@ -32,11 +32,8 @@ from .training_state import TrainingState, captured, put_back
 
 
 @dataclass(frozen=True)
-class StepReport:
-    """One finished step. `losses` holds each term unweighted and `total` as minimised; `seconds` is wall time.
-
-    `state` copies what the training can go on from; it must be called before the next step is taken.
-    """
+class Report:
+    """One finished step. `losses` holds each term unweighted and `total` as minimised; `seconds` is wall time."""
 
     step: int
     steps: int
@@ -45,6 +42,15 @@ class StepReport:
     gradient_norm: float
     seconds: float
     blocks: Sequence[BlockGates]
+
+
+@dataclass(frozen=True)
+class StepReport(Report):
+    """One finished step of gates.
+
+    `state` copies what the training can go on from; it must be called before the next step is taken.
+    """
+
     state: Callable[[], TrainingState]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import DuoLoraError, LoraFileError
-from .safetensors_bytes import safetensors_chunks
-from .tensor_file import read_tensors
-from .tensor_header import Header
+from .errors import DuoLoraError
+from .kept_file import UNREADABLE, read_kept, write_kept
 from .training_state import TrainingState
-from .whole_file import write_whole
-
-FORMAT = 1
-"""Rises whenever a training of equal settings would take another course, or the file is laid out differently."""
 
 MOST_BYTES = 2**30
 """No file that we write is nearly as large: 60 training pictures of 1024 px are 16 MB, all gates some megabytes."""
 
 _GATES = ("values", "mean", "square", "best")
-_KEY = "duolora_unfinished"
 
 
 @dataclass(frozen=True)
@@ -59,15 +50,9 @@ def write_unfinished(path: Path, kept: Unfinished, fingerprint: str) -> Path:
     tensors["losses"] = torch.tensor([list(curve) for curve in kept.losses.values()], dtype=torch.float64)
     for side, latents in (("content", kept.content), ("style", kept.style)):
         tensors |= {f"{side}.{i}": latent.detach().to("cpu", torch.float32) for i, latent in enumerate(latents)}
-    told = {
-        "format": FORMAT,
-        "fingerprint": fingerprint,
-        "step": state.step,
-        "terms": list(kept.losses),
-        "pictures": [len(kept.content), len(kept.style)],
-    }
-    metadata = {_KEY: json.dumps(told), "sha256": _digest(tensors, told)}
-    return write_whole(path, safetensors_chunks(tensors, metadata), replace=True)
+    pictures = [len(kept.content), len(kept.style)]
+    told = {"step": state.step, "terms": list(kept.losses), "pictures": pictures}
+    return write_kept(path, tensors, told, fingerprint)
 
 
 def read_unfinished(path: Path, fingerprint: str, gates: int, steps: int) -> Unfinished:
@@ -80,21 +65,10 @@ def read_unfinished(path: Path, fingerprint: str, gates: int, steps: int) -> Unf
         DuoLoraError: the file is damaged, or of another training.
     """
     try:
-        held = read_tensors(path, _expect_unfinished)
-        tensors, told = held.tensors, json.loads(held.metadata[_KEY])
-        if held.metadata["sha256"] != _digest(tensors, told):
-            raise ValueError("its content has changed since it was written")
-        if (told["format"], told["fingerprint"]) != (FORMAT, fingerprint):
-            raise ValueError("it is of another training")
+        tensors, told = read_kept(path, fingerprint, MOST_BYTES)
         return _unfinished(tensors, told, gates, steps)
-    except (LoraFileError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise DuoLoraError(f"{path.name} is no training that can be gone on with ({error}).") from error
-
-
-def _expect_unfinished(_name: str, header: Header) -> None:
-    """Refuses other files before their tensors are read."""
-    if header.size > MOST_BYTES:
-        raise ValueError("it is far too large")
 
 
 def _unfinished(tensors: Mapping[str, Tensor], told: Mapping[str, Any], gates: int, steps: int) -> Unfinished:
@@ -114,11 +88,3 @@ def _unfinished(tensors: Mapping[str, Tensor], told: Mapping[str, Any], gates: i
     smoothed, lowest = tensors["smoothed"].tolist()
     state = TrainingState(step, *(tensors[name] for name in _GATES), smoothed=smoothed, lowest=lowest)
     return Unfinished(state, dict(zip(terms, tensors["losses"].tolist(), strict=True)), *sides)
-
-
-def _digest(tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> str:
-    """sha256 of all that the file says."""
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for chunk in safetensors_chunks(tensors, {}):
-        digest.update(chunk)
-    return digest.hexdigest()

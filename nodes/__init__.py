@@ -15,6 +15,9 @@ from .options import MergeOptionsNode
 from .report import MergeReport
 from .save import SaveMergedLora
 from .score import ScoreMerge
+from .train_concept import TrainConceptLora
+from .train_options import TrainOptionsNode
+from .unzip_image import UnzipImage
 
 NODES: list[type[io.ComfyNode]] = [
     LoadContentLora,
@@ -31,6 +34,9 @@ NODES: list[type[io.ComfyNode]] = [
     ContentStyleSlider,
     BlockProbe,
     ScoreMerge,
+    TrainConceptLora,
+    UnzipImage,
+    TrainOptionsNode,
 ]
 
 

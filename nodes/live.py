@@ -1,4 +1,4 @@
-"""Live samples: every few steps a small picture of the merge as it is now, shown beside the loss curve."""
+"""Live samples: every few steps a small picture of what has been trained so far, shown with the loss curve."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ..duolora_core import Denoiser
-from ..duolora_core.gated_lora import GatedLora
+from ..duolora_core.evaluation import Networks
+from ..duolora_core.gated_lora import Row
 from ..duolora_core.sampling import Guidance, sample
 from .host.memory import is_out_of_memory, release
 
@@ -23,8 +24,8 @@ class LiveSample:
 
     Attributes:
         every: training steps from one picture to the next
-        guidance: the combined prompt and the negative one
-        noise: (channels, h, w), the same for all pictures, so that they differ by the masks alone
+        guidance: the prompt and the negative one
+        noise: (channels, h, w), the same for all pictures, so that they differ by what is trained alone
         preview: makes a picture of a latent
     """
 
@@ -37,8 +38,13 @@ class LiveSample:
 class Sampler:
     """Paints the live samples of one training, if there are to be any and as long as memory lasts."""
 
-    def __init__(self, live: LiveSample | None, denoiser: Denoiser, gated: GatedLora, notes: list[str]):
-        self._live, self._denoiser, self._gated, self._notes = live, denoiser, gated, notes
+    def __init__(self, live: LiveSample | None, denoiser: Denoiser, networks: Networks, row: Row, notes: list[str]):
+        """
+        Args:
+            networks: the attached model; `row` says which of its networks paints
+        """
+        self._live, self._denoiser, self._networks, self._notes = live, denoiser, networks, notes
+        self._row: Row = row
 
     def __call__(self, step: int) -> Image | None:
         """The picture after this training step, if one is due; the training is not changed by it in any way.
@@ -49,7 +55,7 @@ class Sampler:
         if live is None or step % live.every:
             return None
         try:
-            return live.preview(sample(self._denoiser, self._gated, "merge", live.guidance, live.noise, STEPS))
+            return live.preview(sample(self._denoiser, self._networks, self._row, live.guidance, live.noise, STEPS))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -94,7 +94,8 @@ class _LoadConcept(io.ComfyNode):
         info = _describe(file, prompt, words)
         if not written:
             info += f"\nThe prompt is these words alone. A whole one, such as {cls.example!r}, can merge much better."
-        return io.NodeOutput(LoadedConcept(cls.role, file, prompt, strength, pictures), info)
+        batches = None if pictures is None else [pictures]
+        return io.NodeOutput(LoadedConcept(cls.role, file, prompt, strength, batches), info)
 
     @classmethod
     def fingerprint_inputs(cls, lora_name: str | None = None, **_: Any) -> str:

@@ -21,7 +21,7 @@ from ..duolora_core import (
 from ..duolora_core.lora_save import VERSION
 from ..duolora_core.memory import merge_workload
 from .host.denoiser import Limits, prediction_of, training_denoiser
-from .keeping import keeper_for
+from .keeping_merges import MergeFile, keeper_for
 from .live import Sampler
 from .pairing import concept_note, coverage_notes, loaded_pair
 from .sockets import LoadedConcept, MergeResult
@@ -44,12 +44,13 @@ def run_merge(
         roles = layer_roles(placed.layout, config.layer_prior)
         pair = make_pair(placed.content_concept, placed.style_concept, placed.layout, config.basis)
         gates = starting_gates(pair, roles, config)
-    settings, total = {"method": "ZipRank", **asdict(config)}, len(gates.values)
-    keeper = keeper_for(studio, (content, style), combined_prompt, settings, total, config.steps)
+    file = MergeFile(len(gates.values), config.steps)
+    settings = {"method": "ZipRank", **asdict(config)}
+    keeper = keeper_for(studio, (content, style), combined_prompt, settings, file)
     content_pictures, style_pictures = studio.pictures(
-        content, style, placed, combined_prompt, config.seed, keeper.latents
+        content, style, placed, combined_prompt, config.seed, file.latents
     )
-    keeper.learning_from(content_pictures, style_pictures)
+    file.learning_from(content_pictures, style_pictures)
     live = studio.live_sample(placed, combined_prompt, config.seed)
     sizes, tokens = extent(content_pictures, style_pictures)
     work = merge_workload(pair, sizes, config, tokens)
@@ -59,7 +60,7 @@ def run_merge(
         attach(denoiser.modules, pair, gates) as gated,
     ):
         reports = train(denoiser, gated, content_pictures, style_pictures, roles, config, plans, keeper.state)
-        sampler = Sampler(live, denoiser, gated, plans.notes)
+        sampler = Sampler(live, denoiser, gated, "merge", plans.notes)
         hidden = () if config.layer_prior_weight else ("layer_prior",)
         history = watched(reports, config.steps, plans, keeper, sampler, hidden)
     with torch.inference_mode(False):

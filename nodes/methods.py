@@ -14,7 +14,7 @@ from ..duolora_core.errors import SettingsError
 from ..duolora_core.merged import FoldedLora
 from ..duolora_core.zip_lora import Axis, ZipLoraConfig, attach_zip, open_masks, zip_lora, zip_workload
 from .host.denoiser import Limits, training_denoiser
-from .keeping import keeper_for
+from .keeping_merges import MergeFile, keeper_for
 from .sockets import LoadedConcept
 from .studio import Studio, extent
 from .training import History, watched
@@ -60,12 +60,12 @@ def run_zip_lora(
     config = ZipLoraConfig(
         steps=steps, learning_rate=options.config.learning_rate, micro_batch=options.config.micro_batch, seed=seed
     )
+    file = MergeFile(open_masks(pair, axis).values.numel(), steps)
+    settings = {"method": "ZipLoRA", "axis": axis, **asdict(config)}
     # ZipLoRA sees each picture under its own prompt alone: it has no use for the combined one of the studio.
-    combined_prompt = content.prompt
-    settings, total = {"method": "ZipLoRA", "axis": axis, **asdict(config)}, open_masks(pair, axis).values.numel()
-    keeper = keeper_for(studio, (content, style), combined_prompt, settings, total, steps)
-    content_pictures, style_pictures = studio.pictures(content, style, pair, combined_prompt, seed, keeper.latents)
-    keeper.learning_from(content_pictures, style_pictures)
+    keeper = keeper_for(studio, (content, style), content.prompt, settings, file)
+    content_pictures, style_pictures = studio.pictures(content, style, pair, content.prompt, seed, file.latents)
+    file.learning_from(content_pictures, style_pictures)
     sizes, tokens = extent(content_pictures, style_pictures)
     work = zip_workload(pair, axis, sizes, tokens)
     limits = Limits(config.micro_batch, options.checkpointing, options.compute)

@@ -47,10 +47,10 @@ class MergeReport(io.ComfyNode):
 
 
 def figures(result: MergeResult) -> MergeFigures:
-    """The data of the report; a combination has no masks, so only its notes are known."""
+    """The data of the report; what has no masks has only its losses, if it was trained, and its notes."""
     title, notes = " + ".join(result.sources), result.notes[:_MOST_NOTES]
     if result.pair is None or result.gates is None:
-        return MergeFigures(title, findings=findings({}, (), ()), notes=notes)
+        return MergeFigures(title, losses=result.losses, findings=findings({}, (), ()), notes=notes)
     overlaps = block_overlaps(result.gates, result.pair)
     return MergeFigures(
         title=title,

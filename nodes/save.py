@@ -86,9 +86,10 @@ class SaveMergedLora(io.ComfyNode):
                 )
             saved_as = {"content_strength": content_strength, "style_strength": style_strength, "max_rank": max_rank}
             recipe = {**merged.merged.recipe, "saved": saved_as}
+            trigger = _trigger(merged, content_strength, style_strength)
             # Titled without the number, so that the same merge saved again is the same file.
             title = filename_prefix.replace("\\", "/").rpartition("/")[2].strip()
-            values = metadata(folded, _info(merged, title), recipe)
+            values = metadata(folded, _info(merged, title, trigger), recipe)
             name = save_numbered(filename_prefix, ".safetensors", lambda path: write_safetensors(path, tensors, values))
         size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
         ranks = [low_rank.rank for low_rank in folded.layers.values()]
@@ -100,17 +101,24 @@ class SaveMergedLora(io.ComfyNode):
 def _save_masks(result: MergeResult, prefix: str) -> str:
     if result.pair is None or result.gates is None:
         raise SettingsError(
-            "Combined merges, and those with turned blocks, have no masks of their own. Save the masks of the "
-            "merge that was trained, or save a LoRA."
+            "Combined merges, those with turned blocks, and LoRAs trained from pictures have no masks of their own. "
+            "Save the masks of the merge that was trained, or save a LoRA."
         )
     pair, gates, recipe = result.pair, result.gates, result.merged.recipe
     return save_numbered(prefix, MASKS_SUFFIX, lambda path: save_masks(path, gates, pair, recipe))
 
 
-def _info(result: MergeResult, title: str) -> FileInfo:
+def _trigger(result: MergeResult, content_strength: float, style_strength: float) -> str:
+    """The prompt of both, or that of the only side that is saved."""
+    alone = "style" if not content_strength else "content" if not style_strength else ""
+    own: str = result.merged.recipe.get("inputs", {}).get(alone, {}).get("prompt", "")
+    return own or result.trigger_phrase
+
+
+def _info(result: MergeResult, title: str, trigger: str) -> FileInfo:
     return FileInfo(
         title=title,
-        trigger_phrase=result.trigger_phrase,
+        trigger_phrase=trigger,
         prediction=result.prediction,
         merged_from=tuple(result.sources),
     )

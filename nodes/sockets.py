@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..duolora_core.config import MergeConfig
+from ..duolora_core.from_pictures import LearnConfig, LoraForm, UnzipConfig
 from ..duolora_core.gates import BlockGates, Gates
 from ..duolora_core.lora_file import LoraFile
 from ..duolora_core.merged import MergedLora
 from ..duolora_core.pair import LoraPair
+from .host.pictures import SelfMade
 
 CATEGORY = "DuoLoRA"
 
 ConceptSocket = io.Custom("DUOLORA_CONCEPT")
 OptionsSocket = io.Custom("DUOLORA_OPTIONS")
+TrainOptionsSocket = io.Custom("DUOLORA_TRAIN_OPTIONS")
 MergedSocket = io.Custom("DUOLORA_MERGED")
 LoraModelSocket = io.Custom("LORA_MODEL")
 LossMapSocket = io.Custom("LOSS_MAP")
@@ -26,17 +29,19 @@ LossMapSocket = io.Custom("LOSS_MAP")
 
 @dataclass(frozen=True)
 class LoadedConcept:
-    """A content or style LoRA as its loader hands it on.
+    """A content or style LoRA as its loader, or the node that trained it, hands it on.
 
     Attributes:
-        pictures: IMAGE batch (count, h, w, 3) in [0, 1], or None: the merge makes its own
+        pictures: IMAGE batches (count, h, w, 3) in [0, 1], each of one size; None: the merge makes its own
+        vae: encodes the pictures where the merge has none; None from a loader
     """
 
     role: Literal["content", "style"]
     file: LoraFile
     prompt: str
     strength: float
-    pictures: Tensor | None
+    pictures: Sequence[Tensor] | None
+    vae: Any = None
 
     def __str__(self) -> str:
         """What the host shows of a failed node's inputs; every tensor of a LoRA printed would take half a minute."""
@@ -71,8 +76,37 @@ class MergeOptions:
 
 
 @dataclass(frozen=True)
+class TrainOptions:
+    """The rarely used settings of a training from pictures; the trainers' own widgets replace their part.
+
+    Attributes:
+        form: the LoRA's alpha and coverage; its rank is the trainers'
+        learning: the loop's settings
+        unzip: the settings of UnZip Image alone; its `learning` is not used
+        compute, checkpointing: see `Limits`
+        self_made: how class pictures are sampled, and live samples guided
+        sample_every: training steps from one live sample to the next; 0: none
+        sample_prompt: of the live samples; empty: that of the training
+        resume: keep trainings on disk until they end, and go on with them
+    """
+
+    form: LoraForm = field(default_factory=LoraForm)
+    learning: LearnConfig = field(default_factory=lambda: LearnConfig(micro_batch=4))
+    unzip: UnzipConfig = field(default_factory=UnzipConfig)
+    compute: str = "as loaded"
+    checkpointing: bool | None = None
+    self_made: SelfMade = field(default_factory=lambda: SelfMade(count=8))
+    sample_every: int = 0
+    sample_prompt: str = ""
+    resume: bool = True
+
+
+@dataclass(frozen=True)
 class MergeResult:
-    """A finished merge and what is known of it. `pair` and `gates` are None for combinations and turned blocks."""
+    """A finished merge and what is known of it.
+
+    `pair` and `gates` are None where there are no masks: combinations, turned blocks, LoRAs trained from pictures.
+    """
 
     merged: MergedLora
     trigger_phrase: str

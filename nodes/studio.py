@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,10 +32,14 @@ class Studio:
     resolution: int
     options: MergeOptions
 
+    def vae_for(self, concept: LoadedConcept) -> Any | None:
+        """What encodes a concept's pictures: the artist's choice, or what the concept was trained with."""
+        return concept.vae if self.vae is None else self.vae
+
     def require_vae_for(self, *concepts: LoadedConcept) -> None:
         """Refuses pictures that nothing can encode, before any work is done."""
         for concept in concepts:
-            if concept.pictures is not None and self.vae is None:
+            if concept.pictures is not None and self.vae_for(concept) is None:
                 raise SettingsError(
                     f"The {concept.role} LoRA has pictures, so a VAE is needed: connect the checkpoint's."
                 )
@@ -65,15 +70,11 @@ class Studio:
 
     def live_sample(self, placed: LoraPair, combined_prompt: str, seed: int) -> LiveSample | None:
         """What a training on this studio's MODEL samples with while it goes on, if it does. `placed` as above."""
-        if not self.options.sample_every:
-            return None
         clip, options = clip_for(self.clip, (placed.content_concept, placed.style_concept)), self.options
-        noise = starting_noise(self.model, self.resolution, seed)
-        positive, negative = (
-            condition(self.model, encode(clip, prompt), noise) for prompt in (combined_prompt, options.negative_prompt)
+        prompts = combined_prompt, options.negative_prompt
+        return live_sample(
+            self.model, clip, prompts, options.self_made_cfg, options.sample_every, self.resolution, seed
         )
-        guidance = Guidance(positive, negative, options.self_made_cfg)
-        return LiveSample(options.sample_every, guidance, noise, LatentPreview(self.model))
 
     def _of_one(
         self,
@@ -90,16 +91,22 @@ class Studio:
         if latents is None:
             latents = self._latents(loaded, concept, layout, clip, own, seed)
             _require_finite(latents, loaded)
-        # The conditions hold the size, and all pictures of one concept have the same.
-        conditions = [condition(self.model, prompt, latents[0]) for prompt in (own, combined)]
-        return [Picture(latent, *conditions) for latent in latents]
+        # The conditions hold the size; pictures of one size share theirs.
+        sizes = {latent.shape: latent for latent in latents}
+        conditions = {
+            size: [condition(self.model, prompt, latent) for prompt in (own, combined)]
+            for size, latent in sizes.items()
+        }
+        return [Picture(latent, *conditions[latent.shape]) for latent in latents]
 
     def _latents(
         self, loaded: LoadedConcept, concept: Concept, layout: UNetLayout, clip: Any, own: list[Any], seed: int
     ) -> list[Tensor]:
         """The artist's pictures encoded, or samples of base and LoRA with its own prompt; (channels, h, w) each."""
         if loaded.pictures is not None:
-            return encode_pictures(self.model, self.vae, loaded.pictures, self.resolution)
+            vae = self.vae_for(loaded)
+            batches = [encode_pictures(self.model, vae, batch, self.resolution) for batch in loaded.pictures]
+            return [latent for batch in batches for latent in batch]
         options = self.options
         how = SelfMade(options.self_made_count, options.self_made_steps, options.self_made_cfg, options.negative_prompt)
         state = kohya_state_dict(unet_part(concept, layout), torch.float32)
@@ -121,16 +128,37 @@ def _require_finite(latents: Sequence[Tensor], loaded: LoadedConcept) -> None:
             f"numbers (they would be black). Lower its strength, {loaded.strength:g}, or run the model in bf16 or fp32 "
             "instead of fp16."
         )
-    raise TrainingError(
-        f"The VAE turns the {loaded.role} pictures into numbers that are not finite, as SDXL's own does in fp16. Start "
-        "ComfyUI with --bf16-vae or --fp32-vae, or load a VAE that is made for fp16."
+    raise overflowing_vae(f"{loaded.role} pictures")
+
+
+def overflowing_vae(what: str) -> TrainingError:
+    """The error for pictures that a VAE made of numbers that are not finite."""
+    return TrainingError(
+        f"The VAE turns the {what} into numbers that are not finite, as SDXL's own does in fp16. Start ComfyUI with "
+        "--bf16-vae or --fp32-vae, or load a VAE that is made for fp16."
     )
 
 
 def extent(content: Sequence[Picture], style: Sequence[Picture]) -> tuple[list[tuple[int, int]], int]:
-    """(h, w) of the latents of both concepts, and the text tokens of the longest prompt."""
-    sizes = [(pictures[0].latent.shape[1], pictures[0].latent.shape[2]) for pictures in (content, style)]
-    return sizes, max(text_tokens(prompt) for each in (*content, *style) for prompt in (each.own, each.combined))
+    """(h, w) of the latents of both concepts, the largest of each, and the text tokens of the longest prompt.
+
+    Where a content and a style picture have one size, so that a forward may hold both, both are the largest.
+    """
+    sides = [{(each.latent.shape[1], each.latent.shape[2]) for each in side} for side in (content, style)]
+    whole = [sides[0] | sides[1]] * 2 if sides[0] & sides[1] else sides
+    tokens = max(text_tokens(prompt) for each in (*content, *style) for prompt in (each.own, each.combined))
+    return [max(side, key=math.prod) for side in whole], tokens
+
+
+def live_sample(
+    model: Any, clip: Any, prompts: tuple[str, str], cfg: float, every: int, resolution: int, seed: int
+) -> LiveSample | None:
+    """What a training samples with every so many steps, None for every 0; the prompts are positive and negative."""
+    if not every:
+        return None
+    noise = starting_noise(model, resolution, seed)
+    positive, negative = (condition(model, encode(clip, prompt), noise) for prompt in prompts)
+    return LiveSample(every, Guidance(positive, negative, cfg), noise, LatentPreview(model))
 
 
 def clip_for(clip: Any, concepts: Sequence[Concept]) -> Any:

@@ -8,20 +8,20 @@ from typing import Any
 
 from PIL.Image import Image
 
-from ..duolora_core import StepReport
 from ..duolora_core.errors import TrainingError
 from ..duolora_core.gates import BlockGates
 from ..duolora_core.plans import Plans
 from ..duolora_core.report import training_preview
+from ..duolora_core.trainer import Report
 from .host.outputs import withheld
 from .host.progress import Progress
-from .keeping import Keeper
+from .keeping import AReport, AState, Keeper
 
 
 class History:
     """The loss curves so far, the latest gate map and sample, and what is worth telling about stops and memory."""
 
-    def __init__(self, steps: int, plans: Plans, keeper: Keeper, hidden: Collection[str] = ()):
+    def __init__(self, steps: int, plans: Plans, keeper: Keeper[Any, Any], hidden: Collection[str] = ()):
         """
         Args:
             keeper: of this training, which may go on with an earlier one's curves
@@ -32,11 +32,11 @@ class History:
         self.losses = {term: list(curve) for term, curve in keeper.losses.items()}
         self.before = keeper.state.step if keeper.state else 0
         self.blocks: Sequence[BlockGates] = ()
-        self.done = 0
+        self.done = self.before
         self.sample: Image | None = None
         self.started = time.monotonic()
 
-    def add(self, report: StepReport) -> None:
+    def add(self, report: Report) -> None:
         for term, value in report.losses.items():
             if term not in self.hidden:
                 self.losses.setdefault(term, []).append(value)
@@ -59,10 +59,10 @@ class History:
 
 
 def watched(
-    reports: Iterable[StepReport],
+    reports: Iterable[AReport],
     steps: int,
     plans: Plans,
-    keeper: Keeper,
+    keeper: Keeper[AState, AReport],
     sampler: Callable[[int], Image | None] = lambda step: None,
     hidden: Collection[str] = (),
 ) -> History:

@@ -38,3 +38,38 @@ def seed_input(tooltip: str) -> io.Input:
 def resolution_input(tooltip: str) -> io.Input:
     """Training size in pixels, the side of a square of equal area."""
     return io.Int.Input("resolution", default=1024, min=64, max=2048, step=64, tooltip=tooltip)
+
+
+def rank_input(default: int) -> io.Input:
+    """The rank of a new LoRA."""
+    return io.Int.Input(
+        "rank",
+        default=default,
+        min=1,
+        max=1024,
+        tooltip="Rank of the LoRA: how much it can hold, and the size of its file. 64 as in the paper; 16 for a "
+        "smaller one.",
+    )
+
+
+def learning_rate_input(default: float, hint: str) -> io.Input:
+    """The learning rate of a training from pictures."""
+    return io.Float.Input(
+        "learning_rate",
+        default=default,
+        min=0.0000001,
+        max=1.0,
+        step=0.000001,
+        tooltip=f"How fast the LoRA learns. {hint}",
+    )
+
+
+def dial_input(name: str, default: float, range_: tuple[float, float, float], tooltip: str) -> io.Input:
+    """A number between the first two of three, in steps of the third."""
+    low, high, step = range_
+    return io.Float.Input(name, default=default, min=low, max=high, step=step, tooltip=tooltip)
+
+
+def switch_input(name: str, default: bool, tooltip: str) -> io.Input:
+    """On or off."""
+    return io.Boolean.Input(name, default=default, tooltip=tooltip)

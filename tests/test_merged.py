@@ -12,7 +12,7 @@ from duolora_core import LowRank, attach, make_merged, make_pair, open_gates
 from duolora_core.errors import SettingsError
 from duolora_core.gated_lora import Row
 from duolora_core.gates import DEAD_GATE
-from duolora_core.merged import FoldedLora, unet_part
+from duolora_core.merged import FoldedLora, joined, unet_part
 from factors import add, random_factors, shapes_of, with_changes
 from folds import LAYERS, check, scaled_dense, text_world
 from tiny import TEXT_SHAPES, VARIED, inputs, layout, pick, run, tiny_unet, weighted_modules
@@ -176,3 +176,14 @@ def test_folded_layers_do_not_share_memory_with_the_merge(built: World) -> None:
     first.up.zero_()
     first.down.zero_()
     assert torch.equal(dense_low_rank(merged.fold().layers[LAYERS[1]]), before)
+
+
+@pytest.mark.parametrize(("content", "style"), STRENGTHS)
+def test_joined_loras_are_their_sum_with_a_strength_for_each(built: World, content: float, style: float) -> None:
+    sides = [
+        unet_part(concept, built.pair.layout) for concept in (built.pair.content_concept, built.pair.style_concept)
+    ]
+    whole = joined(sides[0], sides[1]).fold(content, style)
+    check(whole, scaled_dense(built, open_gates(built.pair), content, style))
+    alone = joined(None, sides[1]).fold(content, style)
+    check(alone, scaled_dense(built, open_gates(built.pair), 0.0, style))

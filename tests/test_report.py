@@ -142,6 +142,16 @@ def test_preview_shows_the_sample_beside_the_losses() -> None:
     assert not pixels(training_preview(LOSSES, BLOCKS, 37, 100, 12.0), green)
 
 
+def test_preview_without_gates_shows_the_sample_in_their_place() -> None:
+    """Below the losses, which have the whole picture where there is no sample either."""
+    green = (10, 200, 30)
+    preview = training_preview(LOSSES, (), 37, 100, 12.0, Image.new("RGB", (16, 16), green))
+    curve = pixels(preview.crop((0, 60, 512, 250)), INK)
+    assert min(y for _, y in pixels(preview, green)) > 60 + max(y for _, y in curve)
+    alone = pixels(training_preview(LOSSES, (), 37, 100, 12.0).crop((0, 60, 512, 512)), INK)
+    assert max(y for _, y in alone) - min(y for _, y in alone) > max(y for _, y in curve) - min(y for _, y in curve)
+
+
 @pytest.mark.parametrize(
     ("step", "seconds", "words"),
     [(37, 12.2, "step 37/100 · 12 s left"), (37, None, "step 37/100"), (100, 0.0, "step 100/100")],

@@ -83,7 +83,7 @@ def test_a_concept_is_seen_in_six_known_companions() -> None:
 
 def test_a_concept_lora_lowers_its_own_loss_and_leaves_the_model(model: ShapesModel) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    config = ConceptConfig(steps=12, rank=2, batch=4, prior_batch=2, learning_rate=2e-3)
+    config = ConceptConfig(steps=12, rank=2, batch=3, prior_pictures=20, learning_rate=2e-3)
     lora = train_concept(model, "content", 14, config)
     own = concept_pictures("content", 14, config)
     generator = torch.Generator().manual_seed(3)

@@ -40,6 +40,7 @@ CONCEPTS = (
     Concept("content", "my_dog_sdxl.safetensors", "sks dog", "sks2", "sks2 moss"),
     Concept("content", "my_cat_sdxl.safetensors", "ohwx cat", "sks3", "sks3 moss"),
     Concept("style", "watercolor_style_sdxl.safetensors", "wtrclr", "zwx3", "triangle zwx3"),
+    Concept("style", "ink_style_sdxl.safetensors", "nkdrw", "zwx2", "triangle zwx2"),
 )
 SETTINGS: dict[str, dict[str, Any]] = {
     "EmptyLatentImage": {"width": SIDE, "height": SIDE},
@@ -48,10 +49,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "DuoLoRAZipRankMerge": {"resolution": SIDE},
     "DuoLoRABaselineMerge": {"resolution": SIDE},
     "DuoLoRACompareGrid": {"cell": SIDE},
+    "DuoLoRATrainConceptLoRA": {"resolution": SIDE, "rank": 8, "learning_rate": 0.002},
+    "DuoLoRAUnZipImage": {"resolution": SIDE, "rank": 8, "learning_rate": 0.002},
     "TrainLoraNode": {"training_dtype": "fp32", "lora_dtype": "fp32", "learning_rate": 0.001},
 }
 """Of the small model, by node."""
-TRAINERS = {"TrainLoraNode", "DuoLoRAZipRankMerge", "DuoLoRABaselineMerge"}
+FROM_PICTURES = {"TrainLoraNode", "DuoLoRATrainConceptLoRA", "DuoLoRAUnZipImage"}
+TRAINERS = FROM_PICTURES | {"DuoLoRAZipRankMerge", "DuoLoRABaselineMerge"}
 
 
 def picture_names(kind: Kind, count: int) -> list[str]:
@@ -75,17 +79,17 @@ def on_small_model(
         inputs: dict[str, Any] = node["inputs"]
         settings = SETTINGS.get(node["class_type"], {})
         inputs.update({name: value for name, value in settings.items() if name in inputs})
-        wanted = training_steps if node["class_type"] == "TrainLoraNode" else steps
+        wanted = training_steps if node["class_type"] in FROM_PICTURES else steps
         if wanted is not None and node["class_type"] in TRAINERS:
             inputs["steps"] = wanted
         if batch is not None and node["class_type"] == "EmptyLatentImage":
             inputs["batch_size"] = batch
-        for name in ("text", "value", "prompt", "combined_prompt"):
+        for name in ("text", "value", "prompt", "combined_prompt", "content_prompt", "style_prompt", "class_prompt"):
             if isinstance(inputs.get(name), str):
                 inputs[name] = prompt(inputs[name])
     for kind in ("content", "style"):
-        loaders = [key for key, node in graph.items() if node["class_type"] == f"DuoLoRALoad{kind.title()}"]
-        pictures = [each for loader in loaders for each in _pictures(graph, loader)]
+        takers = [key for key, node in graph.items() if _takes(node) == kind]
+        pictures = [each for taker in takers for each in _pictures(graph, taker)]
         for key, name in zip(pictures, picture_names(kind, len(pictures)), strict=True):
             graph[key]["inputs"]["image"] = name
     return graph
@@ -100,9 +104,19 @@ def prompt(text: str) -> str:
     return " ".join(words[kind].word for kind in ("content", "style") if kind in words)
 
 
-def _pictures(graph: Graph, loader: str) -> Iterator[str]:
-    """The Load Image nodes behind a loader's pictures, in their order."""
-    waiting = [graph[loader]["inputs"].get("pictures")]
+def _takes(node: dict[str, Any]) -> Kind | None:
+    """The kind of pictures that a node learns from; a picture with both has the world's subject in any look."""
+    for kind in ("content", "style"):
+        if node["class_type"] == f"DuoLoRALoad{kind.title()}":
+            return kind
+    if node["class_type"] == "DuoLoRATrainConceptLoRA":
+        return "style" if node["inputs"]["role"] == "style" else "content"
+    return "content" if node["class_type"] == "DuoLoRAUnZipImage" else None
+
+
+def _pictures(graph: Graph, taker: str) -> Iterator[str]:
+    """The Load Image nodes behind the pictures of a node, in their order."""
+    waiting = [link for name, link in graph[taker]["inputs"].items() if name.startswith("picture")]
     while waiting:
         link = waiting.pop(0)
         if not isinstance(link, list):

@@ -3,35 +3,33 @@
     python -m benchmarks.shapes_world.concepts            # all eight contents and eight styles
 
 A content concept is seen in six known styles and a style concept on six known contents, with prompts that name them:
-shown in one style only, a content LoRA learns that style as well. Known pictures in the batch preserve the prior.
+shown in one style only, a content LoRA learns that style as well. Known pictures in the batch preserve the prior. The
+engine trains them, as it trains an artist's.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.workers import side_by_side
-from duolora_core import LoraFile, LowRank, kohya_state_dict, place, read_lora
+from duolora_core import LoraFile, kohya_state_dict, place, read_lora
+from duolora_core.from_pictures import Coverage, Example, LearnConfig, LoraForm, attach_loras, concept_lora, learn
 from duolora_core.lora_save import write_safetensors
 from duolora_core.merged import FoldedLora, unet_part
 
-from .model import WEIGHTS, Prompt, ShapesModel, encode_picture, load_model
+from .model import WEIGHTS, Prompt, ShapesDenoiser, ShapesModel, encode_picture, load_model
 from .names import CONTENTS, SPLITS, STYLES, Entry, Split, labels
 from .render import render
 
 Kind = Literal["content", "style"]
-TRANSFORMER_LINEARS = (".to_q", ".to_k", ".to_v", ".to_out.0", ".proj", ".net.2", ".proj_in", ".proj_out")
-"""Ends of the names of all linears around and in attention: what kohya's scripts train by default."""
 LORAS = WEIGHTS / "loras"
 
 
@@ -40,21 +38,24 @@ class ConceptConfig:
     """How a concept LoRA is trained.
 
     Attributes:
+        batch: of its own pictures, and as many of the known ones
+        prior_pictures: how many known pictures there are to draw from
         companions: so many known entries of the other kind appear in its pictures
         strengths: each step applies the LoRA at a strength from this range. Trained at 1 alone, LoRAs of this size work
             at 1 alone; those that artists share hold over their dial.
     """
 
     rank: int = 8
+    coverage: Coverage = "transformers"
     steps: int = 1200
     learning_rate: float = 1e-3
-    batch: int = 8
-    prior_batch: int = 4
+    batch: int = 6
+    prior_weight: float = 0.5
+    prior_pictures: int = 392
     companions: int = 6
     pictures_each: int = 2
     strengths: tuple[float, float] = (0.6, 1.3)
     seed: int = 0
-    layers: tuple[str, ...] = TRANSFORMER_LINEARS
 
 
 @dataclass(frozen=True)
@@ -81,59 +82,39 @@ def concept_pictures(kind: Kind, label: int, config: ConceptConfig | None = None
 def train_concept(model: ShapesModel, kind: Kind, label: int, config: ConceptConfig | None = None) -> FoldedLora:
     """A LoRA on the linears of the frozen model's transformers for one novel word."""
     config = config or ConceptConfig()
-    generator = torch.Generator().manual_seed(config.seed)
-    own = concept_pictures(kind, label, config)
-    known = torch.tensor(labels(CONTENTS, "known")), torch.tensor(labels(STYLES, "known"))
-    names = [name for name in model.live_modules if name.endswith(config.layers)]
-    strength = torch.ones(())
-    with _trainable(model, names, config.rank, strength, generator) as factors:
-        parameters = [tensor for pair in factors.values() for tensor in pair]
-        optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
-        for step in range(config.steps):
-            for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * min(1.0, step / 20, (config.steps - step) / (config.steps / 2))
-            pick = torch.randint(len(own.prompts), (config.batch,), generator=generator)
-            contents, styles = (t[torch.randint(len(t), (config.prior_batch,), generator=generator)] for t in known)
-            latents = torch.cat([own.latents[pick], encode_picture(render(contents, styles, generator))])
-            prompts = [own.prompts[i] for i in pick]
-            prompts += [Prompt(int(c), int(s)) for c, s in zip(contents, styles, strict=True)]
-            sigma = model.sigmas[torch.randint(len(model.sigmas), (len(prompts),), generator=generator)]
-            noise = torch.randn(latents.shape, generator=generator)
-            strength.uniform_(*config.strengths, generator=generator)
-            loss = model.loss(latents, sigma, noise, prompts)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-        layers = {name: LowRank(up.detach(), down.detach()) for name, (up, down) in factors.items()}
-    shapes = {name: model.layout.layers[name].shape for name in names}
-    return FoldedLora(layers, {}, {}, shapes, 0.0)
+    own, denoiser = concept_pictures(kind, label, config), ShapesDenoiser(model)
+    examples = [Example(latent, prompt) for latent, prompt in zip(own.latents, own.prompts, strict=True)]
+    learning = LearnConfig(
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        clip=math.inf,
+        batch=config.batch,
+        micro_batch=2 * config.batch,
+        schedule="linear",
+        warmup=min(20, config.steps),
+        prior_weight=config.prior_weight,
+        strengths=config.strengths,
+        seed=config.seed,
+    )
+    loras = concept_lora(denoiser.layout, kind, LoraForm(config.rank, coverage=config.coverage), config.seed)
+    with attach_loras(denoiser.modules, loras) as live:
+        for _ in learn(denoiser, live, examples, learning, class_examples=known_pictures(config.prior_pictures)):
+            pass
+    return loras[kind].fold()
 
 
-@contextmanager
-def _trainable(
-    model: ShapesModel, names: list[str], rank: int, strength: Tensor, generator: torch.Generator
-) -> Generator[dict[str, tuple[Tensor, Tensor]], None, None]:
-    """{layer: (up (out, rank), down (rank, in))}, attached while inside at `strength`, (); up starts at zero."""
-    factors: dict[str, tuple[Tensor, Tensor]] = {}
-    handles: list[Any] = []
-    try:
-        for name in names:
-            module = model.live_modules[name]
-            out, inputs = module.get_parameter("weight").shape
-            down = torch.randn(rank, inputs, generator=generator) * inputs**-0.5
-            factors[name] = (torch.zeros(out, rank).requires_grad_(), down.requires_grad_())
-            handles.append(module.register_forward_hook(_adding(*factors[name], strength)))
-        yield factors
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _adding(up: Tensor, down: Tensor, strength: Tensor) -> Any:
-    def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output + strength * F.linear(F.linear(args[0], down), up)
-
-    return hook
+def known_pictures(count: int) -> list[Example]:
+    """Pictures of known contents in known styles with their prompts, the same for every call."""
+    generator = torch.Generator().manual_seed(2000)
+    contents, styles = (
+        known[torch.randint(len(known), (count,), generator=generator)]
+        for known in (torch.tensor(labels(CONTENTS, "known")), torch.tensor(labels(STYLES, "known")))
+    )
+    latents = encode_picture(render(contents, styles, generator))
+    return [
+        Example(latent, Prompt(int(content), int(style)))
+        for latent, content, style in zip(latents, contents, styles, strict=True)
+    ]
 
 
 def lora_path(kind: Kind, label: int) -> Path:

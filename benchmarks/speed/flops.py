@@ -52,16 +52,22 @@ def limit_flops(task: Task) -> int:
     weights, without any weight's gradient, and not below the first adapted layer. Text is a constant, so keys and
     values of the cross-attention pass no gradient on.
     """
-    unet, x, texts = task.denoiser.unet, *_inputs(task)
-
-    def student() -> None:
-        leaf = torch.zeros((), device=task.denoiser.device, dtype=task.denoiser.dtype, requires_grad=True)
-        with _shifted([task.denoiser.modules[name] for name in task.pair.names], leaf):
-            unet(x, *texts).sum().backward()
-
+    unet, x, texts = task.denoiser.unet, *_inputs(task.denoiser, task.pixels)
     with torch.no_grad():
         forward = flops(lambda: unet(x, *texts))
-    return 6 * forward + 2 * flops(student)
+    return 6 * forward + 2 * passing_flops(task.denoiser, task.pair.names, task.pixels)
+
+
+def passing_flops(denoiser: UNetDenoiser, names: Sequence[str], pixels: int) -> int:
+    """FLOPs of a forward and of the least backward that gives the outputs of these layers their gradient."""
+    unet, x, texts = denoiser.unet, *_inputs(denoiser, pixels)
+
+    def student() -> None:
+        leaf = torch.zeros((), device=denoiser.device, dtype=denoiser.dtype, requires_grad=True)
+        with _shifted([denoiser.modules[name] for name in names], leaf):
+            unet(x, *texts).sum().backward()
+
+    return flops(student)
 
 
 @dataclass(frozen=True)
@@ -138,10 +144,10 @@ class _Tally:
         return self._denoiser(x, sigma, conditions)
 
 
-def _inputs(task: Task) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+def _inputs(denoiser: UNetDenoiser, pixels: int) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """One sample for the plain UNet: x, and (timesteps, text states, pooled)."""
-    device, dtype, size = task.denoiser.device, task.denoiser.dtype, task.pixels // 8
-    states, pooled = task.denoiser.text(0)
+    device, dtype, size = denoiser.device, denoiser.dtype, pixels // 8
+    states, pooled = denoiser.text(0)
     x = torch.zeros(1, 4, size, size, device=device, dtype=dtype)
     return x, (torch.zeros(1, device=device), states[None], pooled[None])
 

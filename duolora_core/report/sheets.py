@@ -45,7 +45,10 @@ def training_preview(
     sample: Image.Image | None = None,
     size: Size = (512, 512),
 ) -> Image.Image:
-    """The picture on the node while it trains: progress, losses so far, a sample if there is one, gates as they are."""
+    """The picture on the node while it trains: progress, losses so far, a sample if there is one, gates as they are.
+
+    A training without gates, `blocks` empty, shows the sample in their place.
+    """
     canvas, box, px = _single_chart(size)
     head, body = box.cut_top(px * 2.6)
     left = "" if seconds_left is None or step >= total_steps else f" · {duration(seconds_left)} left"
@@ -54,15 +57,21 @@ def training_preview(
     done = min(1.0, step / max(1, total_steps))
     canvas.rectangle(bar, GRID, radius=bar.height)
     canvas.rectangle(Box(bar.left, bar.top, bar.left + done * bar.width, bar.bottom), INK, radius=bar.height)
+    if not blocks and sample is None:
+        draw_loss_curve(canvas, body, losses, total_steps, px)
+        return canvas.image()
     upper, lower = body.cut_top(body.height * 0.46)
     upper = upper.inset(0, 0, 0, px * 0.4)
-    if sample is not None:
+    if sample is not None and not blocks:
+        canvas.picture(lower, _smooth(sample, round(lower.height)))
+    elif sample is not None:
         losses_width = upper.width - min(upper.height, upper.width / 2)
         upper, beside = upper.cut_left(losses_width)
         canvas.picture(beside, _smooth(sample, round(beside.width)))
         upper = upper.inset(0, 0, px * 0.6, 0)
     draw_loss_curve(canvas, upper, losses, total_steps, px)
-    draw_gate_map(canvas, lower, blocks, px)
+    if blocks:
+        draw_gate_map(canvas, lower, blocks, px)
     return canvas.image()
 
 

@@ -53,6 +53,12 @@ def clip_identity(clip: Any) -> str:
     return hashlib.sha256(told).hexdigest()
 
 
+def vae_identity(vae: Any) -> str:
+    """The same for a VAE, and for what other packs hand out in a VAE's place."""
+    patcher = getattr(vae, "patcher", None)
+    return identity(patcher) if patcher is not None else hashlib.sha256(b"\0".join(_parts(vae, ()))).hexdigest()
+
+
 def _parts(value: Any, inside: tuple[int, ...]) -> Iterator[bytes]:
     """What tells a value apart from others, piece by piece; `inside` are the ids of what it is a part of."""
     if isinstance(value, _PLAIN):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import comfy.lora
@@ -45,6 +45,22 @@ def clip_with(clip: Any, text: Mapping[str, LowRank], source: str) -> Any:
 def encode(clip: Any, prompt: str) -> list[Any]:
     """CONDITIONING of a prompt."""
     return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+
+
+def encode_alike(clip: Any, prompts: Sequence[str]) -> list[list[Any]]:
+    """CONDITIONING of each prompt, all with as many text states: shorter ones get empty chunks at their end.
+
+    A chunk is what a text encoder reads at once, 75 tokens of a prompt; the host pads the last one of each itself.
+    """
+    empty = clip.tokenize("")
+    tokens = [clip.tokenize(prompt) for prompt in prompts]
+    longest = {key: max(len(each[key]) for each in tokens) for key in empty}
+    return [
+        clip.encode_from_tokens_scheduled(
+            {key: [*chunks, *(empty[key] * (longest[key] - len(chunks)))] for key, chunks in each.items()}
+        )
+        for each in tokens
+    ]
 
 
 def condition(patcher: Any, conditioning: list[Any], latent: Tensor) -> dict[str, Any]:

@@ -16,6 +16,12 @@ FILLED: dict[str, dict[str, Any]] = {
         "prompt": "a watercolor painting of a house by a river in wtrclr style",
     },
     "DuoLoRAZipRankMerge": {"combined_prompt": "a watercolor painting of a sks dog in wtrclr style"},
+    "DuoLoRATrainConceptLoRA": {"prompt": "a photo of a sks dog sitting on grass"},
+    "DuoLoRAUnZipImage": {
+        "prompt": "a watercolor painting of a sks dog in wtrclr style",
+        "content_prompt": "a sks dog",
+        "style_prompt": "a watercolor painting in wtrclr style",
+    },
     "DuoLoRALoadMasks": {"masks": "duolora/merged_00001.masks.safetensors"},
 }
 """By node; the others show their defaults."""

@@ -169,6 +169,18 @@ def model_state(server: ComfyServer, checkpoint: str) -> dict[str, Any]:
     return report
 
 
+def with_defaults(server: ComfyServer, class_type: str, **inputs: Any) -> dict[str, Any]:
+    """A core node with its own defaults for every widget that is not given; inputs it does not have are left out."""
+    required = server.object_info(class_type)[class_type]["input"]["required"]
+    defaults: dict[str, Any] = {}
+    for name, (kind, *details) in required.items():
+        if isinstance(kind, list):
+            defaults[name] = details[0].get("default", kind[0])
+        elif details and "default" in details[0]:
+            defaults[name] = details[0]["default"]
+    return node(class_type, **defaults | {name: value for name, value in inputs.items() if name in required})
+
+
 def executed(history: dict[str, Any]) -> set[str]:
     """The nodes of a prompt that ran and did not come from the cache."""
     messages = dict(history["status"]["messages"])

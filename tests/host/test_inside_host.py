@@ -47,7 +47,7 @@ def test_every_input_reaches_execute(schemas: dict[str, Any]) -> None:
 
 def test_every_input_is_explained_and_bounded(schemas: dict[str, Any]) -> None:
     """Ids are prefixed; every input and output has a tooltip, every number bounds and a default."""
-    assert len(schemas) == 14
+    assert len(schemas) == 17
     for node, found in schemas.items():
         assert node.startswith("DuoLoRA")
         assert found["described"], node

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +24,7 @@ from host.merge_graphs import (
     models_only,
     painted,
     saved_name,
+    with_defaults,
 )
 
 pytestmark = pytest.mark.usefixtures("loras")
@@ -133,18 +133,6 @@ def test_core_train_lora_feeds_the_merge_and_is_fed_by_it(server: ComfyServer, c
     core = server.images(server.run(graph, 600))["save"][0]
     assert np.array_equal(ours, core)
     assert ours.std() > 5
-
-
-def with_defaults(server: ComfyServer, class_type: str, **inputs: Any) -> dict[str, Any]:
-    """A core node with its own defaults for every widget that is not given; inputs it does not have are left out."""
-    required = server.object_info(class_type)[class_type]["input"]["required"]
-    defaults: dict[str, Any] = {}
-    for name, (kind, *details) in required.items():
-        if isinstance(kind, list):
-            defaults[name] = details[0].get("default", kind[0])
-        elif details and "default" in details[0]:
-            defaults[name] = details[0]["default"]
-    return node(class_type, **defaults | {name: value for name, value in inputs.items() if name in required})
 
 
 def test_report_and_combination(server: ComfyServer, checkpoint: str) -> None:

@@ -45,21 +45,26 @@ def add_world_merge(
     return graph
 
 
-def give_pictures(server: ComfyServer, graph: Graph, side: str, pictures: Tensor) -> Tensor:
-    """Connects pictures (n, 3, 32, 32) in [-1, 1] to one loader; returns them as 8-bit files hold them."""
+def add_pictures(server: ComfyServer, graph: Graph, name: str, pictures: Tensor) -> tuple[list[Any], Tensor]:
+    """Adds pictures (n, 3, 32, 32) in [-1, 1] as one batch: the link to it, and what 8-bit files hold of them."""
     levels = (pictures * 127.5 + 127.5).round().clamp(0, 255)
     last: list[Any] = []
     for i, picture in enumerate(F.interpolate(levels, scale_factor=SIDE // 32, mode="nearest")):
-        name = f"{side}{i}"
         array = picture.to(torch.uint8).permute(1, 2, 0).numpy()
-        Image.fromarray(array).save(server.base / "input" / f"{name}.png")
-        graph[name] = node("LoadImage", image=f"{name}.png")
+        Image.fromarray(array).save(server.base / "input" / f"{name}{i}.png")
+        graph[f"{name}{i}"] = node("LoadImage", image=f"{name}{i}.png")
         if last:
-            graph[f"{name}.batch"] = node("ImageBatch", image1=last, image2=[name, 0])
-        last = [f"{name}.batch" if last else name, 0]
-    graph[f"merge.{side}"]["inputs"]["pictures"] = last
+            graph[f"{name}{i}.batch"] = node("ImageBatch", image1=last, image2=[f"{name}{i}", 0])
+        last = [f"{name}{i}.batch" if last else f"{name}{i}", 0]
+    return last, levels / 127.5 - 1
+
+
+def give_pictures(server: ComfyServer, graph: Graph, side: str, pictures: Tensor) -> Tensor:
+    """Connects pictures (n, 3, 32, 32) in [-1, 1] to one loader; returns them as 8-bit files hold them."""
+    link, held = add_pictures(server, graph, side, pictures)
+    graph[f"merge.{side}"]["inputs"]["pictures"] = link
     graph["merge"]["inputs"]["vae"] = ["world", 2]
-    return levels / 127.5 - 1
+    return held
 
 
 def add_sampling(

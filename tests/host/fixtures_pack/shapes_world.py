@@ -89,14 +89,14 @@ class WordTokenizer:
         self.styles = {word: len(contents) + row for row, word in enumerate(styles)}
         self.missing = len(contents) + len(styles)
 
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> list[int]:
-        """The two rows of the embedding: a content's, then a style's, each the missing word's where there is none."""
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> dict[str, list[list[int]]]:
+        """One chunk of two rows of the embedding: a content's, then a style's; the missing word's for none."""
         words = re.findall(r"\w+", text)
         content = [self.contents[word] for word in words if word in self.contents] or [self.missing]
         style = [self.styles[word] for word in words if word in self.styles] or [self.missing + 1]
         if len(content) > 1 or len(style) > 1:
             raise ValueError(f"'{text}' names more than one content or style")
-        return content + style
+        return {"words": [content + style]}
 
 
 class WordEncoder(nn.Module):
@@ -113,10 +113,10 @@ class WordEncoder(nn.Module):
     def set_clip_options(self, options: Any) -> None:
         """As above."""
 
-    def encode_token_weights(self, tokens: list[int]) -> tuple[Tensor, Tensor]:
+    def encode_token_weights(self, tokens: dict[str, list[list[int]]]) -> tuple[Tensor, Tensor]:
         """(1, 2, width) states and (1, width) pooled."""
         weight = self.words.weight
-        states = weight[torch.tensor([tokens], device=weight.device)]
+        states = weight[torch.tensor(tokens["words"], device=weight.device)]
         return states, states.mean(dim=1)
 
 

@@ -1,0 +1,118 @@
+"""What training LoRAs from pictures costs on SDXL's real structure: FLOPs and bytes, counted on the meta device.
+
+    python -m benchmarks.speed.from_pictures
+
+One rank-64 LoRA on all attention linears (DreamBooth), the same on two blocks (B-LoRA), and a content and a style LoRA
+with their columns and prompts (UnZipLoRA); one picture a step, bf16. The limit is a forward and a backward that gives
+every adapted layer's output its gradient and makes none for a weight: adapters for nothing. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any, cast
+
+import torch
+
+from benchmarks.ldm_unet import SDXL, UNetConfig
+from benchmarks.random_sdxl import UNetDenoiser, checkpointed, random_unet
+from benchmarks.speed.flops import flops, passing_flops
+from benchmarks.speed.live_memory import LiveMemory, fused_attention
+from benchmarks.speed.meta import ReadingOnes
+from duolora_core.from_pictures import (
+    Example,
+    LearnConfig,
+    LearnReport,
+    LoraForm,
+    LoraInTraining,
+    UnzipConfig,
+    UnzipPrompts,
+    attach_loras,
+    b_loras,
+    concept_lora,
+    learn,
+    learning_workload,
+    unzip,
+    unzip_loras,
+)
+from duolora_core.from_pictures.lora_in_training import Side
+from duolora_core.memory import Plan, Storage, estimate
+from duolora_core.unet_layout import UNetLayout
+
+GB = 2**30
+Loras = dict[Side, LoraInTraining]
+MAKERS: Mapping[str, Callable[[UNetLayout, LoraForm], Loras]] = {
+    "plain": lambda layout, form: concept_lora(layout, "content", form),
+    "b_lora": b_loras,
+    "unzip": lambda layout, form: unzip_loras(layout, form, UnzipConfig()),
+}
+
+
+def meta_denoiser(config: UNetConfig = SDXL) -> UNetDenoiser:
+    return UNetDenoiser(random_unet(config, torch.bfloat16, "meta"))
+
+
+@contextmanager
+def stepping(
+    denoiser: UNetDenoiser, method: str, loras: Loras, pixels: int, checkpointing: bool = False
+) -> Generator[Callable[[], LearnReport], None, None]:
+    """A function that does one whole training step; the first opens UnZipLoRA's columns and reads its prompts."""
+    latent = torch.zeros(4, pixels // 8, pixels // 8)
+    with checkpointed(denoiser.unet, checkpointing), attach_loras(denoiser.modules, loras) as live:
+        if method == "unzip":
+            config = UnzipConfig(probes=1)  # each is one more step of the same kind, three times in a training
+            reports = unzip(denoiser, live, [latent], UnzipPrompts(1, 2, 3), config)
+        else:
+            reports = learn(denoiser, live, [Example(latent, 1)], LearnConfig())
+        with closing(cast("Generator[LearnReport]", reports)):
+            yield lambda: next(reports)
+
+
+def over_limit(denoiser: UNetDenoiser, method: str, pixels: int, rank: int = 64) -> float:
+    """FLOPs of a whole step, optimiser and all, over those with adapters for nothing."""
+    loras = MAKERS[method](denoiser.layout, LoraForm(rank))
+    names = list(dict.fromkeys(name for lora in loras.values() for name in lora.up))
+    limit = passing_flops(denoiser, names, pixels)
+    with ReadingOnes(), stepping(denoiser, method, loras, pixels) as step:
+        step()
+        return flops(step) / limit
+
+
+def memory(denoiser: UNetDenoiser, method: str, pixels: int, checkpointing: bool, rank: int = 64) -> tuple[int, int]:
+    """(estimated, measured) peak bytes of a training with its weights; measured over set-up and a whole step."""
+    weights = sum(parameter.nbytes for parameter in denoiser.unet.parameters())
+    side = pixels // 8
+    loras = MAKERS[method](denoiser.layout, LoraForm(rank))
+    work = learning_workload(denoiser.layout, loras, [(side, side)], samples=1)
+    planned = estimate(work, Storage(weights, 2, casts=False), Plan(1, checkpointing)).total
+    with (
+        ReadingOnes(),
+        fused_attention(),
+        LiveMemory("meta") as live,
+        stepping(denoiser, method, loras, pixels, checkpointing) as step,
+    ):
+        step()
+        step()  # only now are there moments
+    return planned, weights + live.peak
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    denoiser = meta_denoiser()
+    found: dict[str, Any] = {"flops_over_limit": {}, "checkpointed_1024_gb": {}, "estimate_over_measured": {}}
+    for method in MAKERS:
+        found["flops_over_limit"][method] = round(over_limit(denoiser, method, 1024), 3)
+        for checkpointing in (False, True):
+            planned, measured = memory(denoiser, method, 1024, checkpointing)
+            key = f"{method}, {'checkpointed' if checkpointing else 'plain'}"
+            found["estimate_over_measured"][key] = round(planned / measured, 3)
+            sys.stdout.write(f"{key}: estimated {planned / GB:.2f} GB, measured {measured / GB:.2f} GB\n")
+        found["checkpointed_1024_gb"][method] = round(measured / GB, 2)
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""DreamBooth as a loop: pictures, noise, what the network should have put out, one step of AdamW.
+
+    L = w(sigma) · MSE(output, target) + prior_weight · MSE on class pictures        (arXiv 2208.12242)
+
+The target is eps or v, whichever the model predicts. What has been trained so far is a valid LoRA after any step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..denoiser import Denoiser, network_output, noised, perfect_output
+from ..errors import SettingsError, TrainingError
+from ..layer_kinds import LayerKind, layer_kind
+from ..layer_priors import Role, layer_roles
+from ..memory import Plan
+from ..plans import Plans
+from ..unet_layout import UNetLayout
+from .config import LearnConfig, Rates
+from .examples import Draw, Example, draws, seeded
+from .live_loras import LiveLoras
+from .lora_in_training import LoraInTraining, Side
+from .progress import Checkpoint, LearnReport, live_tensors, named_parameters, require_fitting, restore, take
+from .weighting import rate_factor, snr_weight
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a method adds to the loop; everything is optional.
+
+    Attributes:
+        before: called with each step, counted from 0, before it is taken
+        around: entered for the forwards and backwards of each step
+        penalty: name, weight and a loss term of the LoRAs alone, shape ()
+        after: called after each step of the optimiser
+        column_rate: learning rate of column scales
+    """
+
+    before: Callable[[int], None] = lambda step: None
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
+    penalty: tuple[str, float, Callable[[], Tensor]] | None = None
+    after: Callable[[], None] = lambda: None
+    column_rate: float = 0.0
+
+
+def learn(
+    denoiser: Denoiser,
+    live: LiveLoras,
+    examples: Sequence[Example],
+    config: LearnConfig,
+    *,
+    class_examples: Sequence[Example] = (),
+    plans: Plans | None = None,
+    resume: Checkpoint | None = None,
+) -> Iterator[LearnReport]:
+    """Trains attached LoRAs on pictures and yields after every step; `live.loras` always holds what has been reached.
+
+    Serves DreamBooth with one LoRA, and B-LoRA with two that are trained as one (`coverage.b_loras`). On the way out
+    the factors are detached and on the CPU.
+
+    Args:
+        class_examples: pictures of the class as the model paints it, under its prompt: prior preservation
+        plans: replace the config's micro-batch, and say how to go on when memory runs out
+        resume: of the same training; it goes on after that step
+
+    Raises:
+        SettingsError: there is no picture.
+        TrainingError: a loss or gradient is not finite, and the LoRAs are as after the step before; or `resume` is not
+            this training's.
+        OutOfMemoryError: memory ran out, and there is no smaller plan.
+    """
+    return descend(denoiser, live, examples, config, Extras(), class_examples, plans, resume)
+
+
+def descend(
+    denoiser: Denoiser,
+    live: LiveLoras,
+    examples: Sequence[Example],
+    config: LearnConfig,
+    extras: Extras,
+    class_examples: Sequence[Example] = (),
+    plans: Plans | None = None,
+    resume: Checkpoint | None = None,
+) -> Iterator[LearnReport]:
+    """The loop itself; raises as `learn`."""
+    if not examples:
+        raise SettingsError("Training needs at least one picture.")
+    plans = plans or Plans([Plan(config.micro_batch, checkpointing=False)])
+    if resume is not None:
+        require_fitting(resume, live.loras, config.steps)
+    device = denoiser.sigmas.device
+    for lora in live.loras.values():
+        _move(lora, device, trainable=True)
+    try:
+        parameters = list(named_parameters(live.loras).values())
+        groups = parameter_groups(live.loras, denoiser.layout, config, extras.column_rate)
+        # Fused: one kernel for all factors; by the other ways a thousand small tensors make ten thousand launches, or
+        # temporary copies of them all.
+        fused = device.type == "cuda"
+        optimiser = torch.optim.AdamW(
+            groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused or None
+        )
+        if resume is not None:
+            restore(resume, live.loras, optimiser)
+        for step in range(resume.step if resume else 0, config.steps):
+            started = time.perf_counter()
+            extras.before(step)
+            batch = _batch(denoiser, examples, class_examples, config, step)
+            live.strength = _strength(config, step)
+            with extras.around():
+                losses = plans.afford(partial(gradient, denoiser, live, batch, config))
+            if extras.penalty is not None:
+                term, weight, loss = extras.penalty
+                alone = loss()
+                (weight * alone).backward()
+                losses[term] = float(alone.detach())
+                losses["total"] += weight * losses[term]
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
+            if not (math.isfinite(losses["total"]) and math.isfinite(norm)):
+                raise TrainingError(_not_finite(step, losses, norm, batch))
+            factor = rate_factor(step, config.steps, config.warmup, config.schedule)
+            for group in optimiser.param_groups:
+                group["lr"] = group["full_rate"] * factor
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            extras.after()
+            yield LearnReport(
+                step=step + 1,
+                steps=config.steps,
+                losses=losses,
+                sigma=float(torch.stack([draw.sigma for draw in batch]).mean()),
+                gradient_norm=norm,
+                seconds=time.perf_counter() - started,
+                blocks=(),
+                learning_rate=config.learning_rate * factor,
+                checkpoint=partial(take, step + 1, live_tensors(live.loras), optimiser),
+            )
+    finally:
+        live.strength = 1.0
+        for lora in live.loras.values():
+            _move(lora, torch.device("cpu"), trainable=False)
+
+
+def gradient(
+    denoiser: Denoiser, live: LiveLoras, batch: Sequence[Draw], config: LearnConfig, plan: Plan
+) -> dict[str, float]:
+    """The losses of a batch, each term unweighted and `total` as minimised; their gradient in `grad`. Repeatable."""
+    parameters = list(named_parameters(live.loras).values())
+    for parameter in parameters:
+        parameter.grad = None
+    shares = _shares(batch, config.prior_weight)
+    # A mean over the latent makes gradients of about 1e-7 at SDXL's size, below half precision. A power of two near
+    # the number of elements brings them to the activations' own magnitude and divides out without rounding.
+    scale = 2.0 ** round(math.log2(max(draw.noise.numel() for draw in batch)))
+    losses: dict[str, float] = {draw.term: 0.0 for draw in batch} | {"total": 0.0}
+    for chunk in _chunks(batch, plan.micro_batch):
+        with live.rows([draw.example.row for draw in chunk]):
+            errors = _errors(denoiser, chunk)  # (samples,)
+            sigma = torch.stack([draw.sigma for draw in chunk])
+            share = torch.tensor([shares[draw.term] for draw in chunk], device=errors.device)
+            loss = (share * snr_weight(sigma, config.min_snr_gamma, denoiser.prediction) * errors).sum()
+            (loss * scale).backward()  # inside `rows`: a checkpointed model runs forward again here
+        for draw, error in zip(chunk, errors.tolist(), strict=True):
+            losses[draw.term] += error / sum(other.term == draw.term for other in batch)
+        losses["total"] += float(loss.detach())
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad /= scale
+    return losses
+
+
+def parameter_groups(
+    loras: Mapping[Side, LoraInTraining], layout: UNetLayout, config: LearnConfig, column_rate: float
+) -> list[dict[str, object]]:
+    """The optimiser's groups, one for each learning rate."""
+    roles = layer_roles(layout, config.rates.prior)
+    by_rate: dict[float, list[Tensor]] = {}
+    for lora in loras.values():
+        for name, tensor in lora.trained():
+            layer, _, kind = name.rpartition(".")
+            rate = column_rate if kind == "columns" else config.learning_rate * part_rate(config.rates, layer, roles)
+            by_rate.setdefault(rate, []).append(tensor)
+    return [{"params": tensors, "lr": rate, "full_rate": rate} for rate, tensors in by_rate.items()]
+
+
+def part_rate(rates: Rates, layer: str, roles: Mapping[str, Role]) -> float:
+    """The factor on a layer's learning rate."""
+    kinds: dict[LayerKind, float] = {"feed-forward": rates.feed_forward, "projection": rates.projection}
+    kinds |= {"convolution": rates.convolution}
+    blocks: dict[Role, float] = {"content": rates.content_blocks, "style": rates.style_blocks}
+    return kinds.get(layer_kind(layer), rates.attention) * blocks.get(roles[layer], 1.0)
+
+
+def _batch(
+    denoiser: Denoiser, examples: Sequence[Example], class_examples: Sequence[Example], config: LearnConfig, step: int
+) -> list[Draw]:
+    batch = draws(examples, denoiser.sigmas, config.batch, step, config.seed)
+    if class_examples and config.prior_weight:
+        batch += draws(class_examples, denoiser.sigmas, config.batch, step, config.seed, "class")
+    return batch
+
+
+def _strength(config: LearnConfig, step: int) -> float:
+    low, high = config.strengths
+    return low + (high - low) * float(torch.rand((), generator=seeded(config.seed, "strength", step)))
+
+
+def _shares(batch: Sequence[Draw], prior_weight: float) -> dict[str, float]:
+    """What one sample of each term contributes to the total: a mean over its term, times the term's weight."""
+    counts = {term: sum(draw.term == term for draw in batch) for term in {draw.term for draw in batch}}
+    return {term: (prior_weight if term == "class" else 1.0) / count for term, count in counts.items()}
+
+
+def _errors(denoiser: Denoiser, chunk: Sequence[Draw]) -> Tensor:
+    """The mean squared error of the network's output for each sample, (samples,)."""
+    noise = torch.stack([draw.noise for draw in chunk])  # (samples, channels, h, w)
+    x0 = torch.stack([draw.example.latent.to(noise) for draw in chunk])
+    sigma = torch.stack([draw.sigma for draw in chunk])
+    x, level = noised(x0, noise, sigma), sigma.view(-1, 1, 1, 1)
+    denoised = denoiser(x, sigma, [draw.example.condition for draw in chunk]).to(torch.float32)
+    output = network_output(x, denoised, level, denoiser.prediction)
+    return (output - perfect_output(x0, noise, level, denoiser.prediction)).square().mean(dim=(1, 2, 3))
+
+
+def _chunks(batch: Sequence[Draw], micro_batch: int) -> Iterator[list[Draw]]:
+    """Samples of one size, those of one row side by side."""
+    by_shape: dict[tuple[int, ...], list[Draw]] = {}
+    for draw in sorted(batch, key=lambda draw: draw.example.row):
+        by_shape.setdefault(tuple(draw.noise.shape), []).append(draw)
+    for group in by_shape.values():
+        for start in range(0, len(group), micro_batch):
+            yield group[start : start + micro_batch]
+
+
+def _move(lora: LoraInTraining, device: torch.device, trainable: bool) -> None:
+    trained = {name for name, _ in lora.trained()}
+    lora.put(
+        {
+            name: tensor.detach().to(device, torch.float32, copy=True).requires_grad_(trainable and name in trained)
+            for name, tensor in lora.tensors().items()
+        }
+    )
+
+
+def _not_finite(step: int, losses: Mapping[str, float], norm: float, batch: Sequence[Draw]) -> str:
+    broken = [name for name, value in losses.items() if name != "total" and not math.isfinite(value)]
+    what = f"the loss of {', '.join(broken)}" if broken else f"the gradient (norm {norm})"
+    levels = ", ".join(f"{float(draw.sigma):.3f}" for draw in batch)
+    return (
+        f"Training stopped at step {step + 1}: {what} is not a finite number (sigma {levels}). The LoRA is kept as it "
+        "was after the step before. Lower the learning rate, or run the model in bf16 or fp32 instead of fp16."
+    )

@@ -1,0 +1,269 @@
+"""DreamBooth's loop: what is minimised, what decides it, and what it does not depend on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.checkpoint import checkpoint
+
+from benchmarks.ldm_unet import ResBlock, TransformerBlock, UNet
+from duolora_core.denoiser import Prediction
+from duolora_core.errors import SettingsError
+from duolora_core.from_pictures import LearnConfig, Rates, attach_loras, learn
+from duolora_core.from_pictures.examples import draws
+from duolora_core.from_pictures.weighting import snr_weight
+from duolora_core.memory import Plan
+from duolora_core.plans import Plans
+from factors import add, with_changes
+from learners import CONFIG, LAYERS, deltas, example, grown, learned, new, stopped
+from tiny import TinyDenoiser, hooks, run, tiny_unet
+from worlds import relative
+
+
+@contextmanager
+def gradients() -> Generator[list[Tensor], None, None]:
+    """All gradients that an optimiser is about to use, in one row for each step, through PyTorch's own hook."""
+    seen: list[Tensor] = []
+
+    def record(optimiser: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        seen.append(torch.cat([parameter.grad.flatten() for parameter in parameters]))
+
+    handle = register_optimizer_step_pre_hook(record)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+@pytest.mark.parametrize("gamma", [None, 0.7])
+def test_the_loss_is_the_papers(unet: UNet, prediction: Prediction, gamma: float | None) -> None:
+    """Against the plain UNet with dense changes in its weights, in the paper's own latents √ā x0 + √(1-ā) n."""
+    denoiser, loras, own, classes = TinyDenoiser(unet, prediction), grown(), [example(1), example(3)], [example(5)]
+    config = replace(CONFIG, steps=1, batch=2, min_snr_gamma=gamma, prior_weight=0.6)
+    changed = with_changes(unet, add(*(deltas(lora.fold()) for lora in loras.values())))
+    [report] = learned(denoiser, loras, config, own, classes).reports
+    terms: dict[str, float] = {"pictures": 0.0, "class": 0.0}
+    total = 0.0
+    for term, pictures in (("pictures", own), ("class", classes)):
+        for draw in draws(pictures, denoiser.sigmas, 2, 0, config.seed, term):  # type: ignore[arg-type]
+            alpha = 1 / (1 + draw.sigma.double().square())
+            x0, noise = draw.example.latent.double(), draw.noise.double()
+            z = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
+            target = noise if prediction == "eps" else alpha.sqrt() * noise - (1 - alpha).sqrt() * x0
+            timestep = denoiser.timesteps(draw.sigma[None])
+            error = (run(changed, z[None], timestep, [draw.example.condition])[0] - target).square().mean()
+            terms[term] += float(error) / 2
+            weight = float(snr_weight(draw.sigma, gamma, prediction))
+            total += weight * float(error) / 2 * (0.6 if term == "class" else 1.0)
+    assert {name: report.losses[name] for name in terms} == pytest.approx(terms, rel=1e-4)
+    assert report.losses["total"] == pytest.approx(total, rel=1e-4)
+
+
+def test_the_gradient_is_the_slope_of_the_loss(unet: UNet) -> None:
+    """By central differences over the same draws; a learning rate of 0 only measures."""
+    still = replace(CONFIG, steps=1, learning_rate=0.0, clip=math.inf, min_snr_gamma=5.0)
+
+    def loss(shift: Tensor) -> tuple[float, Tensor]:
+        loras, start = grown(alpha=1.5), 0
+        for lora in loras.values():
+            moved: dict[str, Tensor] = {}
+            for name, tensor in lora.trained():
+                moved[name] = tensor + shift[start : start + tensor.numel()].view_as(tensor)
+                start += tensor.numel()
+            lora.put(moved)
+        with gradients() as seen:
+            reports = learned(TinyDenoiser(unet), loras, still, class_examples=[example(5)]).reports
+        return reports[0].losses["total"], seen[0]
+
+    count = sum(tensor.numel() for lora in grown().values() for _, tensor in lora.trained())
+    direction = torch.randn(count, generator=torch.Generator().manual_seed(0))
+    _, gradient = loss(torch.zeros(count))
+    slope = (loss(0.01 * direction)[0] - loss(-0.01 * direction)[0]) / 0.02
+    assert slope == pytest.approx(float(gradient @ direction), rel=0.02)
+
+
+@pytest.mark.parametrize("sizes", [[(8, 8)], [(8, 8), (8, 16), (16, 8), (8, 8)]], ids=["one_size", "mixed"])
+def test_accumulating_gradients_gives_what_one_large_batch_gives(unet: UNet, sizes: list[tuple[int, int]]) -> None:
+    examples = [example(1 + i, size) for i, size in enumerate(sizes)]
+    config = replace(CONFIG, steps=2, batch=4, clip=math.inf)
+    outcomes: list[list[Tensor]] = []
+    for micro_batch in (1, 3, 16):
+        with gradients() as seen:
+            split = replace(config, micro_batch=micro_batch)
+            learned(TinyDenoiser(unet), new(), split, examples, [example(9, (16, 8))])
+        outcomes.append(seen)
+    for other in outcomes[1:]:
+        assert all(relative(a, b) < 1e-5 for a, b in zip(other, outcomes[0], strict=True))
+
+
+class Shapes(TinyDenoiser):
+    """Notes the shape of every batch that goes through."""
+
+    def __call__(self, x: Tensor, sigma: Tensor, conditions: Any) -> Tensor:
+        self.__dict__.setdefault("shapes", []).append(tuple(x.shape))
+        return super().__call__(x, sigma, conditions)
+
+
+def test_a_batch_holds_one_size_and_a_forward_at_most_the_micro_batch(unet: UNet) -> None:
+    denoiser = Shapes(unet)
+    examples = [example(1), example(2, (8, 16)), example(3, (8, 16))]
+    learned(denoiser, new(), replace(CONFIG, steps=3, batch=3, micro_batch=2), examples)
+    shapes = denoiser.__dict__["shapes"]
+    assert [shape[0] for shape in shapes] == [2, 1] * 3
+    assert all(shapes[i][1:] == shapes[i + 1][1:] for i in (0, 2, 4))
+    assert {shape[2:] for shape in shapes} == {(8, 8), (8, 16)}
+
+
+def test_gradient_checkpointing_changes_nothing(unet: UNet) -> None:
+    plain = learned(TinyDenoiser(unet), grown()).numbers
+    blocks = [module for module in unet.modules() if isinstance(module, TransformerBlock | ResBlock)]
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+    try:
+        assert torch.equal(learned(TinyDenoiser(unet), grown()).numbers, plain)
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def test_a_step_that_runs_out_of_memory_goes_on_under_the_smaller_plan(unet: UNet) -> None:
+    calls = iter(range(10_000))
+
+    def full(x0: Tensor) -> Tensor:
+        if next(calls) == 1:  # the second step's only forward
+            raise torch.cuda.OutOfMemoryError("full")
+        return x0
+
+    plans = Plans([Plan(8, False), Plan(1, False)])
+    outcome = learned(TinyDenoiser(unet, spoil=full), new(), plans=plans)
+    expected = learned(TinyDenoiser(unet), new(), replace(CONFIG, micro_batch=1))
+    assert plans.current == Plan(1, False) and "memory ran out" in plans.notes[0]
+    assert relative(outcome.numbers, expected.numbers) < 1e-4
+
+
+def test_a_seed_decides_everything_and_global_random_state_nothing(unet: UNet) -> None:
+    examples = [example(1), example(2)]
+    state = torch.get_rng_state()
+    try:
+        one = learned(TinyDenoiser(unet), new(), CONFIG, examples).numbers
+        assert torch.equal(torch.get_rng_state(), state)
+        torch.manual_seed(99)
+        assert torch.equal(learned(TinyDenoiser(unet), new(), CONFIG, examples).numbers, one)
+    finally:
+        torch.set_rng_state(state)
+    other = learned(TinyDenoiser(unet), new(), replace(CONFIG, seed=5), examples).numbers
+    assert relative(other, one) > 1e-3
+
+
+def test_training_lowers_the_loss_and_touches_nothing_but_the_lora(unet: UNet) -> None:
+    before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
+    loras, still = new(), replace(CONFIG, steps=4, learning_rate=0.0, seed=50)
+
+    def measured() -> float:
+        return sum(report.losses["pictures"] for report in learned(TinyDenoiser(unet), loras, still).reports)
+
+    start = measured()
+    learned(TinyDenoiser(unet), loras, replace(CONFIG, steps=30))
+    assert measured() < 0.93 * start
+    assert all(torch.equal(tensor, before[name]) for name, tensor in unet.state_dict().items())
+    assert hooks(unet) == 0
+    assert all(not tensor.requires_grad for _, tensor in loras["content"].trained())
+
+
+def test_prior_preservation_keeps_the_class_pictures(unet: UNet) -> None:
+    """Their loss ends lower than without."""
+    classes, still = [example(5), example(6)], replace(CONFIG, steps=4, learning_rate=0.0, seed=50)
+
+    def class_loss(weight: float) -> float:
+        loras = new()
+        learned(TinyDenoiser(unet), loras, replace(CONFIG, steps=15, prior_weight=weight), class_examples=classes)
+        reports = learned(TinyDenoiser(unet), loras, still, class_examples=classes).reports
+        return sum(report.losses["class"] for report in reports)
+
+    assert class_loss(5.0) < 0.975 * class_loss(0.0)
+
+
+def test_rates_of_parts_scale_the_first_step(unet: UNet) -> None:
+    """AdamW's first step moves every number by its learning rate, whatever the gradient's size."""
+    rates = Rates(attention=0.5, feed_forward=2.0, projection=0.0, convolution=3.0, style_blocks=0.25)
+    outcome = learned(TinyDenoiser(unet), new(), replace(CONFIG, steps=1, rates=rates)).loras["content"]
+    expected = {"attn": 0.5, "ff": 2.0, "proj": 0.0}
+    for name, up in outcome.up.items():
+        part = next((value for mark, value in expected.items() if f".{mark}" in name), 3.0)
+        block = layer_block(name)
+        moved = 0.01 * part * (0.25 if block == "shallow" else 1.0)
+        assert float(up.abs().median()) == pytest.approx(moved, rel=1e-2), name
+
+
+def layer_block(name: str) -> str:
+    """TINY attends deepest in input blocks 7 and 8, the middle and the first three output blocks."""
+    return "deep" if name.startswith(("middle_block", "output_blocks.0.", "output_blocks.1.")) else "shallow"
+
+
+def test_warmup_and_schedule_scale_the_steps(unet: UNet) -> None:
+    config = replace(CONFIG, steps=4, warmup=1, schedule="linear")
+    reports = learned(TinyDenoiser(unet), new(), config).reports
+    assert [report.learning_rate for report in reports] == pytest.approx([0.005, 0.01, 0.01, 0.005])
+
+
+def test_a_lora_learns_at_every_strength_of_the_range(unet: UNet) -> None:
+    levels: list[float] = []
+
+    def note(x0: Tensor) -> Tensor:
+        levels.append(live.strength)
+        return x0
+
+    denoiser = TinyDenoiser(unet, spoil=note)
+    with attach_loras(denoiser.modules, new()) as live:
+        for _ in learn(denoiser, live, [example(1)], replace(CONFIG, steps=12, batch=1, strengths=(0.6, 1.3))):
+            pass
+        assert live.strength == 1.0
+    assert len(set(levels)) == 12 and all(0.6 <= level <= 1.3 for level in levels)
+    assert min(levels) < 0.8 and max(levels) > 1.1
+
+
+def test_half_precision_gradients_do_not_vanish() -> None:
+    """Of a mean over 4·32·32 numbers each gets 2e-4 of the gradient; unscaled, fp16 would round much of it away."""
+    config, wide = replace(CONFIG, steps=1, batch=1, clip=math.inf), [example(1, (32, 32))]
+    rows: list[Tensor] = []
+    for dtype in (torch.float64, torch.float16):
+        with gradients() as seen:
+            learned(TinyDenoiser(tiny_unet(dtype)), grown(), config, wide)
+        rows.append(seen[0])
+    assert relative(rows[1], rows[0]) < 0.05
+
+
+@pytest.mark.parametrize("taken", [1, 2])
+def test_leaving_after_any_step_keeps_what_was_reached(unet: UNet, taken: int) -> None:
+    loras, denoiser = new(), TinyDenoiser(unet)
+    with attach_loras(denoiser.modules, loras) as live:
+        stopped(denoiser, live, CONFIG, taken)
+    expected = learned(TinyDenoiser(unet), new(), replace(CONFIG, steps=taken)).loras["content"].fold()
+    reached = loras["content"].fold()
+    assert all(torch.equal(each.up, expected.layers[name].up) for name, each in reached.layers.items())
+    assert set(reached.layers) == set(LAYERS)
+
+
+def test_training_without_a_picture_is_refused(unet: UNet) -> None:
+    with pytest.raises(SettingsError, match="at least one picture"):
+        learned(TinyDenoiser(unet), new(), CONFIG, [])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"steps": 0}, {"batch": 0}, {"warmup": 4}, {"min_snr_gamma": 0.0}, {"strengths": (2, 1)}, {"schedule": "step"}],
+)
+def test_settings_outside_their_meaning_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=r"must"):
+        replace(LearnConfig(steps=3), **setting)
