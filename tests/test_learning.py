@@ -23,6 +23,7 @@ from duolora_core.from_pictures.examples import draws
 from duolora_core.from_pictures.weighting import snr_weight
 from duolora_core.memory import Plan
 from duolora_core.plans import Plans
+from duolora_core.sampling import Guidance, sample
 from factors import add, with_changes
 from learners import CONFIG, LAYERS, deltas, example, grown, learned, new, stopped
 from tiny import TinyDenoiser, hooks, run, tiny_unet
@@ -253,6 +254,19 @@ def test_leaving_after_any_step_keeps_what_was_reached(unet: UNet, taken: int) -
     reached = loras["content"].fold()
     assert all(torch.equal(each.up, expected.layers[name].up) for name, each in reached.layers.items())
     assert set(reached.layers) == set(LAYERS)
+
+
+def test_painting_between_two_steps_shows_the_lora_and_does_not_disturb_it(unet: UNet) -> None:
+    loras, denoiser, noise = new(), TinyDenoiser(unet), torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(1))
+    guidance = Guidance(example(1).condition, example(2).condition, cfg=2.0)
+    with attach_loras(denoiser.modules, loras) as live:
+        painted: list[Tensor] = []
+        for _ in learn(denoiser, live, [example(1)], CONFIG):
+            painted.append(sample(denoiser, live, "content", guidance, noise, steps=2))
+        base = sample(denoiser, live, "base", guidance, noise, steps=2)
+    assert relative(painted[0], base) > 1e-3 and relative(painted[-1], painted[0]) > 1e-3
+    expected = learned(TinyDenoiser(unet), new()).loras["content"]
+    assert all(torch.equal(up, expected.up[name]) for name, up in loras["content"].up.items())
 
 
 def test_training_without_a_picture_is_refused(unet: UNet) -> None:
