@@ -89,7 +89,7 @@ class Studio:
         own = encode(clip, loaded.prompt)
         if latents is None:
             latents = self._latents(loaded, concept, layout, clip, own, seed)
-        _require_finite(latents, loaded)
+            _require_finite(latents, loaded)
         # The conditions hold the size, and all pictures of one concept have the same.
         conditions = [condition(self.model, prompt, latents[0]) for prompt in (own, combined)]
         return [Picture(latent, *conditions) for latent in latents]
