@@ -16,7 +16,8 @@
 the step.
 
 The files in reading order: `lora_in_training`, `coverage` (which layers), `live_loras`, `own_prompts`, `config`,
-`examples` (what a step sees), `weighting`, `learning` (the loop), `progress`, `columns`, `unzip`, `workload` (memory).
+`examples` (what a step sees), `weighting`, `rates`, `learning` (the loop), `progress`, `columns`, `unzip`,
+`workload` (memory).
 """
 
 from .config import LearnConfig, Rates
