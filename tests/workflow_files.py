@@ -30,6 +30,10 @@ class Link:
     type: str
 
 
+OLDER = "_older_comfyui"
+"""Ends the name of a version for ComfyUI as of 0.3.64, because a core node has changed since."""
+
+
 @dataclass(frozen=True)
 class Workflow:
     """A saved graph, in the page's own format of version 0.4."""
@@ -39,8 +43,8 @@ class Workflow:
 
     @property
     def is_older(self) -> bool:
-        """For ComfyUI as of 0.3.64, because a core node has changed since."""
-        return self.name.endswith("_older_comfyui")
+        """Whether it is the version of another one for an older ComfyUI."""
+        return self.name.endswith(OLDER)
 
     @property
     def types(self) -> dict[str, NodeType]:
@@ -64,6 +68,17 @@ def workflows() -> list[Workflow]:
     """All of them, in the order of their names."""
     files = sorted(FOLDER.glob("*.json"))
     return [Workflow(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in files]
+
+
+def names() -> list[str]:
+    """Of all of them; a version for an older ComfyUI has that of the present one."""
+    return [workflow.name for workflow in workflows() if not workflow.is_older]
+
+
+def version_for(name: str, older: bool) -> Workflow:
+    """The workflow of a name, in its version for an older ComfyUI where that is asked for and there is one."""
+    found = {workflow.name: workflow for workflow in workflows()}
+    return found.get(name + OLDER, found[name]) if older else found[name]
 
 
 def box(node: dict[str, Any]) -> Box:

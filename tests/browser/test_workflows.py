@@ -14,11 +14,10 @@ from playwright.sync_api import Browser, expect
 from browser.comfy_page import ComfyPage
 from host.comfy_host import ComfyServer
 from host.small_world import furnish, save_what_others_reuse
-from workflow_files import FOLDER, Workflow, api_graph, workflows
+from workflow_files import FOLDER, Workflow, api_graph, names, version_for, workflows
 from workflow_on_small_model import on_small_model
 
 PACK = "ComfyUI-DuoLoRA"
-WORKFLOWS = workflows()
 STEPS = 2
 
 
@@ -40,15 +39,11 @@ def comfy(shared: ComfyPage) -> Iterator[ComfyPage]:
     assert shared.problems.found == []
 
 
-@pytest.fixture(params=WORKFLOWS, ids=[workflow.name for workflow in WORKFLOWS])
+@pytest.fixture(params=names())
 def workflow(request: pytest.FixtureRequest, server: ComfyServer) -> Workflow:
-    """Each, where it is meant for this ComfyUI: of two versions one."""
-    wanted: Workflow = request.param
+    """Each, of two versions the one that is meant for this ComfyUI."""
     trains = server.object_info("TrainLoraNode")["TrainLoraNode"]["output"]
-    older = any(each.is_older and each.name.startswith(wanted.name) for each in WORKFLOWS)
-    if (older or wanted.is_older) and wanted.is_older != (trains[0] == "MODEL"):
-        pytest.skip("this version of the workflow is for another ComfyUI, as its name says")
-    return wanted
+    return version_for(request.param, older=trains[0] == "MODEL")
 
 
 def read(server: ComfyServer, route: str) -> tuple[str, bytes]:
@@ -104,11 +99,11 @@ def test_template_browser_lists_them_all(comfy: ComfyPage) -> None:
     dialog = page.get_by_role("dialog")
     dialog.get_by_text(PACK).first.click()
     shown = "([name, width]) => [...document.images].some(each => each.alt == name && each.naturalWidth == width)"
-    for each in WORKFLOWS:
+    for each in workflows():
         title = dialog.get_by_text(each.name, exact=True).first
         title.evaluate("each => each.scrollIntoView({block: 'end'})")  # its picture, above it, loads once it is seen
         page.wait_for_function(shown, arg=[each.name, width(each)])
-    first = WORKFLOWS[0]
+    first = workflows()[0]
     dialog.get_by_text(first.name, exact=True).first.click()
     expect(dialog).to_be_hidden()
     page.wait_for_function("count => app.graph.nodes.length == count", arg=len(first.nodes))
