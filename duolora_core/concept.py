@@ -119,7 +119,7 @@ def _text_low_rank(spelled: str, entry: Entry, strength: float, file: LoraFile) 
 
 
 def _flat(spelled: str, entry: Entry, strength: float, file: LoraFile) -> LowRank:
-    """The entry as two matrices in float32, each copied once; a Tucker core, alpha / rank and `strength` in `down`."""
+    """The entry as two matrices in float32, a Tucker core, alpha / rank and `strength` multiplied in."""
     up, down = (t.detach().to("cpu", torch.float32, copy=True) for t in (entry.up, entry.down))
     if entry.mid is not None:
         mid = entry.mid.detach().to("cpu", torch.float32)

@@ -90,7 +90,7 @@ class Studio:
         own = encode(clip, loaded.prompt)
         if latents is None:
             latents = self._latents(loaded, concept, layout, clip, own, seed)
-        _require_finite(latents, loaded)
+            _require_finite(latents, loaded)
         # The conditions hold the size; pictures of one size share theirs.
         sizes = {latent.shape: latent for latent in latents}
         conditions = {

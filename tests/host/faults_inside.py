@@ -109,10 +109,8 @@ class Run:
         for name, graph in self.graphs.items():
             sites = [site for site in (*SITES, *NON_FINITE) if name in site.graphs]
             self.rest()
-            started = time.monotonic()
             with counted(sites) as counters:
                 outcome = self.executor.run(graph)
-            sys.stderr.write(f"graph '{name}': {time.monotonic() - started:.1f} s\n")
             if outcome.status != "success":
                 raise RuntimeError(f"graph '{name}' fails without a fault: {outcome.message}")
             self.calls |= {(site, name): next(counter) for site, counter in counters.items()}
@@ -156,10 +154,11 @@ class Run:
         return told
 
     def is_whole(self, name: str) -> bool:
-        """Whether a file is a LoRA that Save Merged LoRA has finished."""
+        """Whether a file is one that Save Merged LoRA has finished, a LoRA or masks."""
         from safetensors.torch import load_file
 
-        return bool(re.fullmatch(r"faults/saved_\d{5}\.safetensors", name)) and bool(load_file(self.loras / name))
+        ours = re.fullmatch(r"(faults/saved_\d{5}|kept_\d{5}\.masks)\.safetensors", name)
+        return ours is not None and bool(load_file(self.loras / name))
 
     def judge(self, fault: Fault, outcome: Outcome, fired: bool) -> list[str]:
         """Whether the prompt ended as such a fault must end it."""

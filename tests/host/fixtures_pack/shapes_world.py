@@ -136,6 +136,10 @@ def shapes_clip(weights: dict[str, Tensor], contents: list[str], styles: list[st
 class ShapesVAE:
     """What the nodes use of a VAE: space to depth, at a quarter of the picture's size."""
 
+    def __init__(self) -> None:
+        cpu = torch.device("cpu")
+        self.patcher = comfy.model_patcher.ModelPatcher(nn.Identity(), cpu, cpu)  # it has no weights to tell it by
+
     def encode(self, pixels: Tensor) -> Tensor:
         """(n, h, w, 3) in [0, 1] → (n, 12, h / 8, w / 8)."""
         small = F.avg_pool2d(pixels[..., :3].movedim(-1, 1) * 2 - 1, PIXELS)
