@@ -1,48 +1,26 @@
-"""DreamBooth's loop: what is minimised, what decides it, and what it does not depend on."""
+"""DreamBooth's loop: what is minimised, and how fast."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torch.utils.checkpoint import checkpoint
 
-from benchmarks.ldm_unet import ResBlock, TransformerBlock, UNet
+from benchmarks.ldm_unet import UNet
 from duolora_core.denoiser import Prediction
 from duolora_core.errors import SettingsError
 from duolora_core.from_pictures import LearnConfig, Rates, attach_loras, learn
 from duolora_core.from_pictures.examples import draws
 from duolora_core.from_pictures.weighting import snr_weight
-from duolora_core.memory import Plan
-from duolora_core.plans import Plans
+from duolora_core.sampling import Guidance, sample
 from factors import add, with_changes
-from learners import CONFIG, LAYERS, deltas, example, grown, learned, new, stopped
-from tiny import TinyDenoiser, hooks, run, tiny_unet
+from learners import CONFIG, LAYERS, deltas, example, gradients, grown, learned, new, stopped
+from tiny import TinyDenoiser, hooks, run
 from worlds import relative
-
-
-@contextmanager
-def gradients() -> Generator[list[Tensor], None, None]:
-    """All gradients that an optimiser is about to use, in one row for each step, through PyTorch's own hook."""
-    seen: list[Tensor] = []
-
-    def record(optimiser: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-        seen.append(torch.cat([parameter.grad.flatten() for parameter in parameters]))
-
-    handle = register_optimizer_step_pre_hook(record)
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
@@ -93,79 +71,6 @@ def test_the_gradient_is_the_slope_of_the_loss(unet: UNet) -> None:
     assert slope == pytest.approx(float(gradient @ direction), rel=0.02)
 
 
-@pytest.mark.parametrize("sizes", [[(8, 8)], [(8, 8), (8, 16), (16, 8), (8, 8)]], ids=["one_size", "mixed"])
-def test_accumulating_gradients_gives_what_one_large_batch_gives(unet: UNet, sizes: list[tuple[int, int]]) -> None:
-    examples = [example(1 + i, size) for i, size in enumerate(sizes)]
-    config = replace(CONFIG, steps=2, batch=4, clip=math.inf)
-    outcomes: list[list[Tensor]] = []
-    for micro_batch in (1, 3, 16):
-        with gradients() as seen:
-            split = replace(config, micro_batch=micro_batch)
-            learned(TinyDenoiser(unet), new(), split, examples, [example(9, (16, 8))])
-        outcomes.append(seen)
-    for other in outcomes[1:]:
-        assert all(relative(a, b) < 1e-5 for a, b in zip(other, outcomes[0], strict=True))
-
-
-class Shapes(TinyDenoiser):
-    """Notes the shape of every batch that goes through."""
-
-    def __call__(self, x: Tensor, sigma: Tensor, conditions: Any) -> Tensor:
-        self.__dict__.setdefault("shapes", []).append(tuple(x.shape))
-        return super().__call__(x, sigma, conditions)
-
-
-def test_a_batch_holds_one_size_and_a_forward_at_most_the_micro_batch(unet: UNet) -> None:
-    denoiser = Shapes(unet)
-    examples = [example(1), example(2, (8, 16)), example(3, (8, 16))]
-    learned(denoiser, new(), replace(CONFIG, steps=3, batch=3, micro_batch=2), examples)
-    shapes = denoiser.__dict__["shapes"]
-    assert [shape[0] for shape in shapes] == [2, 1] * 3
-    assert all(shapes[i][1:] == shapes[i + 1][1:] for i in (0, 2, 4))
-    assert {shape[2:] for shape in shapes} == {(8, 8), (8, 16)}
-
-
-def test_gradient_checkpointing_changes_nothing(unet: UNet) -> None:
-    plain = learned(TinyDenoiser(unet), grown()).numbers
-    blocks = [module for module in unet.modules() if isinstance(module, TransformerBlock | ResBlock)]
-    for block in blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
-    try:
-        assert torch.equal(learned(TinyDenoiser(unet), grown()).numbers, plain)
-    finally:
-        for block in blocks:
-            del block.forward
-
-
-def test_a_step_that_runs_out_of_memory_goes_on_under_the_smaller_plan(unet: UNet) -> None:
-    calls = iter(range(10_000))
-
-    def full(x0: Tensor) -> Tensor:
-        if next(calls) == 1:  # the second step's only forward
-            raise torch.cuda.OutOfMemoryError("full")
-        return x0
-
-    plans = Plans([Plan(8, False), Plan(1, False)])
-    outcome = learned(TinyDenoiser(unet, spoil=full), new(), plans=plans)
-    expected = learned(TinyDenoiser(unet), new(), replace(CONFIG, micro_batch=1))
-    assert plans.current == Plan(1, False) and "memory ran out" in plans.notes[0]
-    assert relative(outcome.numbers, expected.numbers) < 1e-4
-
-
-def test_a_seed_decides_everything_and_global_random_state_nothing(unet: UNet) -> None:
-    examples = [example(1), example(2)]
-    state = torch.get_rng_state()
-    try:
-        one = learned(TinyDenoiser(unet), new(), CONFIG, examples).numbers
-        assert torch.equal(torch.get_rng_state(), state)
-        torch.manual_seed(99)
-        assert torch.equal(learned(TinyDenoiser(unet), new(), CONFIG, examples).numbers, one)
-    finally:
-        torch.set_rng_state(state)
-    other = learned(TinyDenoiser(unet), new(), replace(CONFIG, seed=5), examples).numbers
-    assert relative(other, one) > 1e-3
-
-
 def test_training_lowers_the_loss_and_touches_nothing_but_the_lora(unet: UNet) -> None:
     before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
     loras, still = new(), replace(CONFIG, steps=4, learning_rate=0.0, seed=50)
@@ -187,11 +92,11 @@ def test_prior_preservation_keeps_the_class_pictures(unet: UNet) -> None:
 
     def class_loss(weight: float) -> float:
         loras = new()
-        learned(TinyDenoiser(unet), loras, replace(CONFIG, steps=15, prior_weight=weight), class_examples=classes)
+        learned(TinyDenoiser(unet), loras, replace(CONFIG, steps=30, prior_weight=weight), class_examples=classes)
         reports = learned(TinyDenoiser(unet), loras, still, class_examples=classes).reports
         return sum(report.losses["class"] for report in reports)
 
-    assert class_loss(5.0) < 0.975 * class_loss(0.0)
+    assert class_loss(2.0) < 0.95 * class_loss(0.0)
 
 
 def test_rates_of_parts_scale_the_first_step(unet: UNet) -> None:
@@ -233,17 +138,6 @@ def test_a_lora_learns_at_every_strength_of_the_range(unet: UNet) -> None:
     assert min(levels) < 0.8 and max(levels) > 1.1
 
 
-def test_half_precision_gradients_do_not_vanish() -> None:
-    """Of a mean over 4·32·32 numbers each gets 2e-4 of the gradient; unscaled, fp16 would round much of it away."""
-    config, wide = replace(CONFIG, steps=1, batch=1, clip=math.inf), [example(1, (32, 32))]
-    rows: list[Tensor] = []
-    for dtype in (torch.float64, torch.float16):
-        with gradients() as seen:
-            learned(TinyDenoiser(tiny_unet(dtype)), grown(), config, wide)
-        rows.append(seen[0])
-    assert relative(rows[1], rows[0]) < 0.05
-
-
 @pytest.mark.parametrize("taken", [1, 2])
 def test_leaving_after_any_step_keeps_what_was_reached(unet: UNet, taken: int) -> None:
     loras, denoiser = new(), TinyDenoiser(unet)
@@ -253,6 +147,19 @@ def test_leaving_after_any_step_keeps_what_was_reached(unet: UNet, taken: int) -
     reached = loras["content"].fold()
     assert all(torch.equal(each.up, expected.layers[name].up) for name, each in reached.layers.items())
     assert set(reached.layers) == set(LAYERS)
+
+
+def test_painting_between_two_steps_shows_the_lora_and_does_not_disturb_it(unet: UNet) -> None:
+    loras, denoiser, noise = new(), TinyDenoiser(unet), torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(1))
+    guidance = Guidance(example(1).condition, example(2).condition, cfg=2.0)
+    with attach_loras(denoiser.modules, loras) as live:
+        painted: list[Tensor] = []
+        for _ in learn(denoiser, live, [example(1)], CONFIG):
+            painted.append(sample(denoiser, live, "content", guidance, noise, steps=2))
+        base = sample(denoiser, live, "base", guidance, noise, steps=2)
+    assert relative(painted[0], base) > 1e-3 and relative(painted[-1], painted[0]) > 1e-3
+    expected = learned(TinyDenoiser(unet), new()).loras["content"]
+    assert all(torch.equal(up, expected.up[name]) for name, up in loras["content"].up.items())
 
 
 def test_training_without_a_picture_is_refused(unet: UNet) -> None:

@@ -16,8 +16,8 @@
 the step.
 
 The files in reading order: `lora_in_training`, `coverage` (which layers), `live_loras`, `own_prompts`, `config`,
-`examples` (what a step sees), `weighting`, `learning` (the loop), `progress`, `columns`, `unzip`, `workload` (memory),
-`unfinished` (a training in a file).
+`examples` (what a step sees), `weighting`, `rates`, `learning` (the loop), `progress`, `columns`, `unzip`,
+`workload` (memory), `unfinished` (a training in a file).
 """
 
 from .config import LearnConfig, Rates

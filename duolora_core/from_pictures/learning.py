@@ -19,16 +19,14 @@ from torch import Tensor
 
 from ..denoiser import Denoiser, network_output, noised, perfect_output
 from ..errors import SettingsError, TrainingError
-from ..layer_kinds import LayerKind, layer_kind
-from ..layer_priors import Role, layer_roles
 from ..memory import Plan
 from ..plans import Plans
-from ..unet_layout import UNetLayout
-from .config import LearnConfig, Rates
+from .config import LearnConfig
 from .examples import Draw, Example, draws, seeded
 from .live_loras import LiveLoras
-from .lora_in_training import LoraInTraining, Side
+from .lora_in_training import LoraInTraining
 from .progress import Checkpoint, LearnReport, live_tensors, named_parameters, require_fitting, restore, take
+from .rates import parameter_groups
 from .weighting import rate_factor, snr_weight
 
 
@@ -175,28 +173,6 @@ def gradient(
         if parameter.grad is not None:
             parameter.grad /= scale
     return losses
-
-
-def parameter_groups(
-    loras: Mapping[Side, LoraInTraining], layout: UNetLayout, config: LearnConfig, column_rate: float
-) -> list[dict[str, object]]:
-    """The optimiser's groups, one for each learning rate."""
-    roles = layer_roles(layout, config.rates.prior)
-    by_rate: dict[float, list[Tensor]] = {}
-    for lora in loras.values():
-        for name, tensor in lora.trained():
-            layer, _, kind = name.rpartition(".")
-            rate = column_rate if kind == "columns" else config.learning_rate * part_rate(config.rates, layer, roles)
-            by_rate.setdefault(rate, []).append(tensor)
-    return [{"params": tensors, "lr": rate, "full_rate": rate} for rate, tensors in by_rate.items()]
-
-
-def part_rate(rates: Rates, layer: str, roles: Mapping[str, Role]) -> float:
-    """The factor on a layer's learning rate."""
-    kinds: dict[LayerKind, float] = {"feed-forward": rates.feed_forward, "projection": rates.projection}
-    kinds |= {"convolution": rates.convolution}
-    blocks: dict[Role, float] = {"content": rates.content_blocks, "style": rates.style_blocks}
-    return kinds.get(layer_kind(layer), rates.attention) * blocks.get(roles[layer], 1.0)
 
 
 def _batch(
