@@ -63,6 +63,11 @@ def picture_names(kind: Kind, count: int) -> list[str]:
     return [f"{kind}_{number}.png" for number in range(1, count + 1)]
 
 
+def picture_of_both(content: str, style: str) -> str:
+    """The file that shows a subject in a look, both in the world's own words."""
+    return f"{content}_{style}.png"
+
+
 def on_small_model(
     graph: Graph, steps: int | None = None, training_steps: int | None = None, batch: int | None = None
 ) -> Graph:
@@ -92,6 +97,10 @@ def on_small_model(
         pictures = [each for taker in takers for each in _pictures(graph, taker)]
         for key, name in zip(pictures, picture_names(kind, len(pictures)), strict=True):
             graph[key]["inputs"]["image"] = name
+    for key, node in graph.items():
+        if node["class_type"] == "DuoLoRAUnZipImage":
+            for picture in _pictures(graph, key):
+                graph[picture]["inputs"]["image"] = picture_of_both(*node["inputs"]["prompt"].split())
     return graph
 
 
@@ -105,13 +114,13 @@ def prompt(text: str) -> str:
 
 
 def _takes(node: dict[str, Any]) -> Kind | None:
-    """The kind of pictures that a node learns from; a picture with both has the world's subject in any look."""
+    """The kind of pictures that a node learns from."""
     for kind in ("content", "style"):
         if node["class_type"] == f"DuoLoRALoad{kind.title()}":
             return kind
     if node["class_type"] == "DuoLoRATrainConceptLoRA":
         return "style" if node["inputs"]["role"] == "style" else "content"
-    return "content" if node["class_type"] == "DuoLoRAUnZipImage" else None
+    return None
 
 
 def _pictures(graph: Graph, taker: str) -> Iterator[str]:

@@ -133,7 +133,9 @@ class ComfyPage:
         """Empty the canvas and put one new node on it, at least this wide; returns its id."""
         node_id = self.page.evaluate(
             """([type, width]) => {
+                const last = app.graph.last_node_id
                 app.graph.clear()
+                app.graph.last_node_id = last // the page keeps values by node id and name: no id is used twice
                 const node = LiteGraph.createNode(type)
                 node.size[0] = Math.max(node.size[0], width)
                 app.graph.add(node)

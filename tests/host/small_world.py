@@ -16,7 +16,7 @@ from benchmarks.shapes_world.names import CONTENTS, STYLES
 from benchmarks.shapes_world.render import render
 from host.comfy_host import ComfyServer, History
 from workflow_files import Workflow, api_graph, workflows
-from workflow_on_small_model import CHECKPOINT, CONCEPTS, Kind, on_small_model, picture_names
+from workflow_on_small_model import CHECKPOINT, CONCEPTS, Kind, on_small_model, picture_names, picture_of_both
 
 PICTURE = 512
 """Pixels of a picture as an artist has it, sixteen times the world's own."""
@@ -41,14 +41,23 @@ def furnish(server: ComfyServer) -> None:
         for name, picture in zip(picture_names(concept.kind, 2), _pictures(concept.kind, label), strict=True):
             if not (server.base / "input" / name).exists():  # of two subjects, the first
                 picture.save(server.base / "input" / name)
+    labels = {each: [entry.name for entry in tables[each.kind]].index(each.word) for each in CONCEPTS}
+    for content in (each for each in CONCEPTS if each.kind == "content"):
+        for style in (each for each in CONCEPTS if each.kind == "style"):
+            (picture,) = _drawn([labels[content]], [labels[style]], labels[content])
+            picture.save(server.base / "input" / picture_of_both(content.word, style.word))
 
 
 def _pictures(kind: Kind, label: int) -> list[Image.Image]:
     known = STYLES if kind == "content" else CONTENTS
     beside = [entry.name for entry in known].index(COMPANIONS[kind])
-    mine, others = torch.tensor([label, label]), torch.tensor([beside, beside])
-    contents, styles = (mine, others) if kind == "content" else (others, mine)
-    drawn = render(contents, styles, torch.Generator().manual_seed(label))  # (2, 3, 32, 32) in [-1, 1]
+    return _drawn([label] * 2, [beside] * 2, label) if kind == "content" else _drawn([beside] * 2, [label] * 2, label)
+
+
+def _drawn(contents: list[int], styles: list[int], seed: int) -> list[Image.Image]:
+    """One picture for each pair, as large as an artist's."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = render(torch.tensor(contents), torch.tensor(styles), generator)  # (n, 3, 32, 32) in [-1, 1]
     arrays: list[np.ndarray[Any, Any]] = [
         (each * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy() for each in drawn
     ]
