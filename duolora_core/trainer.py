@@ -135,13 +135,8 @@ def descend(
         for step in range(done + 1, config.steps + 1):
             started = time.perf_counter()
             lesson = next(taught)
-            losses = plans.afford(partial(_gradient, denoiser, gated, lesson))
-            alone = penalty.loss(gates)
-            (penalty.weight * alone).backward()
+            losses = plans.afford(partial(_gradient, denoiser, gated, lesson, penalty))
             norm = float(torch.nn.utils.clip_grad_norm_([values], config.clip))
-            losses[penalty.term] = float(alone.detach())
-            losses["total"] = losses["total"] + penalty.weight * losses[penalty.term]
-
             if not (math.isfinite(losses["total"]) and math.isfinite(norm)):
                 with torch.no_grad():
                     values.copy_(best)
@@ -165,12 +160,16 @@ def descend(
         gates.values = values.detach().cpu()
 
 
-def _gradient(denoiser: Denoiser, gated: GatedLora, lesson: Lesson, plan: Plan) -> dict[str, float]:
-    """The network losses of one lesson, their gradient in `grad`; repeatable."""
+def _gradient(denoiser: Denoiser, gated: GatedLora, lesson: Lesson, penalty: Penalty, plan: Plan) -> dict[str, float]:
+    """All losses of one lesson and their total, its gradient in `grad`; repeatable."""
     values = gated.gates.values
     values.grad = None
     losses = backward(denoiser, gated, lesson.students, lesson.sigma, plan.micro_batch, lesson.scale)
     values.grad = None if values.grad is None else values.grad / lesson.scale
+    alone = penalty.loss(gated.gates)
+    (penalty.weight * alone).backward()
+    losses[penalty.term] = float(alone.detach())
+    losses["total"] += penalty.weight * losses[penalty.term]
     return losses
 
 

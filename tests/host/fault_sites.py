@@ -81,9 +81,6 @@ SITES = (
     Site("keep on disk", _TRAININGS, "pack:nodes.keeping:Keeper.after"),
     Site("keep on disk", _TRAININGS, "pack:nodes.keeping:Keeper.finished"),
     # "before" would be to ask that a hook be gone whose removal has not begun.
-    Site("keep on disk", _TRAININGS, "pack:nodes.keeping:identity"),
-    Site("keep on disk", _TRAININGS, "pack:nodes.keeping:Keeper.after"),
-    Site("keep on disk", _TRAININGS, "pack:nodes.keeping:Keeper.finished"),
     Site("detach", _TRAININGS, "torch.utils.hooks:RemovableHandle.remove", "after"),
     Site("report", _MERGES, "pack:nodes.merging:make_merged"),
     Site("report", _MERGES, "pack:nodes.merge:figures"),
