@@ -14,6 +14,7 @@ from host.comfy_host import ComfyServer
 from host.hosts import HOW_TO_ENABLE, Host, find_hosts
 from host.lora_samples import Layer, attention_linears, load_layers, make_lora, text_layers
 from host.merge_graphs import CONTENT, STYLE
+from host.narrow import NARROW, make_narrow_loras
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -88,6 +89,14 @@ def loras(server: ComfyServer, layers: list[Layer]) -> None:
     """A content LoRA (kohya, attention and text encoders, rank 8) and a style LoRA (diffusers, all layers, rank 4)."""
     make_lora(server.loras / CONTENT, attention_linears(layers), rank=8, alpha=4, te_layers=text_layers())
     make_lora(server.loras / STYLE, layers, "diffusers", rank=4, seed=5, dtype=torch.bfloat16)
+
+
+@pytest.fixture(scope="session")
+def narrow(server: ComfyServer, checkpoint_file: Path, layers: list[Layer]) -> str:
+    """The name that stands for the narrow model in a graph, for which there are two LoRAs then."""
+    (server.checkpoints / NARROW).symlink_to(checkpoint_file)
+    make_narrow_loras(server.loras, layers)
+    return NARROW
 
 
 @pytest.fixture

@@ -142,9 +142,11 @@ def saved_name(server: ComfyServer, prefix: str) -> str:
     return path.relative_to(server.loras).as_posix()
 
 
-def merged_picture_and_file(server: ComfyServer, checkpoint: str, prefix: str, **merge: Any) -> tuple[np.ndarray, str]:
+def merged_picture_and_file(
+    server: ComfyServer, checkpoint: str, prefix: str, loras: tuple[str, str] = (CONTENT, STYLE), **merge: Any
+) -> tuple[np.ndarray, str]:
     """Merges the two LoRA files, paints with the merge and saves it; the picture and the saved file's name."""
-    graph = add_merge(models_only(checkpoint), CONTENT, STYLE, **merge)
+    graph = add_merge(models_only(checkpoint), *loras, **merge)
     graph = add_save(apply_and_paint(graph, ["merge", 0]), ["merge", 0], prefix)
     return painted(server, graph, timeout=1800), saved_name(server, prefix)
 

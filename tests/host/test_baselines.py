@@ -12,6 +12,7 @@ from host.comfy_host import ComfyServer, GraphFailed, GraphInterrupted
 from host.graphs import Graph, node, text_to_image
 from host.lora_samples import Layer, attention_linears, make_lora, text_layers
 from host.merge_graphs import add_loaders, add_merge, give_pictures, model_state, models_only
+from host.narrow import narrowed
 
 CONTENT, STYLE = "baseline_content.safetensors", "baseline_style.safetensors"
 PROMPT = "a sks dog in wtrclr style"
@@ -20,6 +21,7 @@ PROMPT = "a sks dog in wtrclr style"
 @pytest.fixture(scope="module", autouse=True)
 def loras(server: ComfyServer, layers: list[Layer]) -> None:
     """Two kohya LoRAs with text encoder parts, which core's loader reads whole: attention alone, and all layers."""
+    layers = narrowed(layers)
     make_lora(server.loras / CONTENT, attention_linears(layers), rank=8, alpha=4, te_layers=text_layers())
     make_lora(server.loras / STYLE, layers, rank=4, seed=5, te_layers=text_layers())
 
@@ -86,7 +88,7 @@ def core_chain(content: float, style: float) -> Graph:
     return loaded
 
 
-def test_every_method_without_training(server: ComfyServer, checkpoint: str) -> None:
+def test_every_method_without_training(server: ComfyServer, narrow: str) -> None:
     """One graph: a picture by each, different from the plain one; stack is core's chain of loaders, average half of it.
 
     Stack and the chain differ by the rounding of the factors to fp16, at most 2 of 255.
@@ -94,7 +96,7 @@ def test_every_method_without_training(server: ComfyServer, checkpoint: str) -> 
     kind, *details = server.object_info("DuoLoRABaselineMerge")["DuoLoRABaselineMerge"]["input"]["required"]["method"]
     options: list[str] = kind if isinstance(kind, list) else details[0]["options"]
     methods = [name for name in options if not name.startswith("ZipLoRA")]
-    graph = with_pair(checkpoint) | {name: baseline(name) for name in methods}
+    graph = with_pair(narrow) | {name: baseline(name) for name in methods}
     graph |= core_chain(0.7, -0.4)
     graph["as the chain"] = baseline("stack", 0.7, -0.4)
     graph["half"] = baseline("stack", 0.5, 0.5)
@@ -104,7 +106,7 @@ def test_every_method_without_training(server: ComfyServer, checkpoint: str) -> 
         add_painting(graph, source)
     found = pictures(server, graph)
 
-    reference = server.images(server.run(text_to_image(checkpoint, positive=PROMPT, size=64)))["save"][0].astype(int)
+    reference = server.images(server.run(text_to_image(narrow, positive=PROMPT, size=64)))["save"][0].astype(int)
     assert difference(found["plain"], reference) == 0
     assert difference(found["as the chain"], found["chain"]) <= 2
     assert difference(found["average"], found["half"]) == 0
@@ -115,13 +117,13 @@ def test_every_method_without_training(server: ComfyServer, checkpoint: str) -> 
         assert np.abs(found[name] - reference).mean() > 1, name
 
 
-def test_zip_lora_is_saved_by_core_and_painted_again(server: ComfyServer, checkpoint: str) -> None:
+def test_zip_lora_is_saved_by_core_and_painted_again(server: ComfyServer, narrow: str) -> None:
     """What Save LoRA Weights wrote of a trained ZipLoRA paints, in core's LoraLoader, exactly the node's picture.
 
     Plot Loss Graph draws its losses, and does not run, nor fail, behind a method without training. ZipRank Merge
     without a cycle begins with the same losses: both start at the plain sum, on the same pictures, noise and timestep.
     """
-    graph = add_merge(models_only(checkpoint), CONTENT, STYLE, name="pair", cycle_weight=0.0)
+    graph = add_merge(models_only(narrow), CONTENT, STYLE, name="pair", cycle_weight=0.0)
     graph["zip"] = baseline("ZipLoRA", options=["pair.options", 0])
     graph["stack"] = baseline("stack")
     save = "SaveLoRA" if server.object_info("SaveLoRA") else "SaveLoRANode"  # the id of older hosts
@@ -143,15 +145,15 @@ def test_zip_lora_is_saved_by_core_and_painted_again(server: ComfyServer, checkp
     for name in ("zip", "stack"):
         (file,) = (server.base / "output" / "loras").glob(f"{name}_*.safetensors")
         file.rename(server.loras / f"{name}.safetensors")
-        again = text_to_image(checkpoint, [(f"{name}.safetensors", 1.0)], positive=PROMPT, size=64)
+        again = text_to_image(narrow, [(f"{name}.safetensors", 1.0)], positive=PROMPT, size=64)
         assert np.array_equal(server.images(server.run(again))["save"][0], shown[f"{name}.save"][0])
     assert difference(shown["zip.save"][0].astype(int), shown["stack.save"][0].astype(int)) > 0
 
 
-def test_zip_lora_leaves_the_model_as_it_was(server: ComfyServer, checkpoint: str) -> None:
+def test_zip_lora_leaves_the_model_as_it_was(server: ComfyServer, narrow: str) -> None:
     """After training over both dimensions, and after Cancel in mid-training, the UNet is bit for bit what it was."""
-    before = model_state(server, checkpoint)
-    graph = with_pair(checkpoint)
+    before = model_state(server, narrow)
+    graph = with_pair(narrow)
     graph["pair"] = baseline("ZipLoRA")
     give_pictures(server, graph, "pair")
     graph["inputs"] = baseline("ZipLoRA, input dimension", vae=["checkpoint", 2])
@@ -172,17 +174,17 @@ def test_zip_lora_leaves_the_model_as_it_was(server: ComfyServer, checkpoint: st
         with pytest.raises(GraphInterrupted):
             server.wait(prompt_id)
         assert any(preview.size == (512, 512) for preview in stream.previews)
-    assert model_state(server, checkpoint) == before
+    assert model_state(server, narrow) == before
 
 
-def test_errors_are_for_artists(server: ComfyServer, checkpoint: str) -> None:
+def test_errors_are_for_artists(server: ComfyServer, narrow: str) -> None:
     """ZipLoRA without CLIP, pictures without VAE and swapped loaders are each told plainly."""
-    graph = with_pair(checkpoint)
+    graph = with_pair(narrow)
     graph["pair"] = baseline("ZipLoRA")
     graph["info"] = node("PreviewAny", source=["pair", 4])
     give_pictures(server, graph, "pair")
     del graph["pair"]["inputs"]["vae"]
-    with pytest.raises(GraphFailed, match="connect the checkpoint's"):
+    with pytest.raises(GraphFailed, match="connect the narrow's"):
         server.run(graph)
     del graph["pair"]["inputs"]["clip"]
     with pytest.raises(GraphFailed, match=r"ZipLoRA trains with both prompts, so it needs CLIP"):

@@ -13,10 +13,10 @@ from PIL import Image
 from host.comfy_host import ComfyServer
 from host.graphs import Graph, node
 from host.lora_samples import Layer, attention_linears, make_lora
-from host.merge_graphs import STYLE, add_merge, add_save, executed, give_pictures, models_only
+from host.merge_graphs import add_merge, add_save, executed, give_pictures, models_only
+from host.narrow import STYLE, narrowed
 from host.test_baselines import baseline
 
-pytestmark = pytest.mark.usefixtures("loras")
 SUBJECT = "cache_subject.safetensors"
 
 
@@ -26,7 +26,7 @@ def subject(server: ComfyServer, layers: list[Layer]) -> Callable[[int], Path]:
 
     def write(seed: int) -> Path:
         path = server.loras / SUBJECT
-        make_lora(path, attention_linears(layers)[:4], rank=2, seed=seed)
+        make_lora(path, attention_linears(narrowed(layers))[:4], rank=2, seed=seed)
         os.utime(path, (1_600_000_000, 1_600_000_000))
         return path
 
@@ -50,10 +50,10 @@ def change(graph: Graph, name: str, **inputs: object) -> None:
 
 
 def test_any_change_runs_again_and_no_change_does_not(
-    server: ComfyServer, checkpoint: str, subject: Callable[[int], Path]
+    server: ComfyServer, narrow: str, subject: Callable[[int], Path]
 ) -> None:
     subject(1)
-    graph = graph_of_all(server, checkpoint)
+    graph = graph_of_all(server, narrow)
     size = (server.loras / SUBJECT).stat().st_size
 
     def repaint() -> None:
@@ -87,11 +87,11 @@ def test_any_change_runs_again_and_no_change_does_not(
 
 
 def test_masks_are_read_again_when_the_file_has_changed(
-    server: ComfyServer, checkpoint: str, subject: Callable[[int], Path]
+    server: ComfyServer, narrow: str, subject: Callable[[int], Path]
 ) -> None:
     """Exchanged by others of the same name, size and time."""
     subject(1)
-    graph = add_merge(models_only(checkpoint), SUBJECT, STYLE, steps=1, seed=304)
+    graph = add_merge(models_only(narrow), SUBJECT, STYLE, steps=1, seed=304)
     for name, rate in (("one", 0.01), ("other", 0.05)):
         change(graph, "merge.options", learning_rate=rate)
         server.run(add_save(graph, ["merge", 0], f"cache/{name}", what="masks only"), 600)

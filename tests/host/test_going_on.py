@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from host.comfy_host import ComfyServer, GraphInterrupted
 from host.conftest import HERE, ROOT
 from host.graphs import Graph, node, text_to_image
 from host.hosts import Host
-from host.lora_samples import Layer, attention_linears, make_lora, text_layers
-from host.merge_graphs import CONTENT, STYLE, add_merge, add_save, give_pictures, models_only
+from host.lora_samples import Layer, attention_linears, make_lora
+from host.merge_graphs import add_merge, add_save, give_pictures, models_only
+from host.narrow import CONTENT, NARROW, STYLE, make_narrow_loras, narrowed
 from host.test_baselines import baseline
 
 STEPS = 12
@@ -79,16 +79,16 @@ def without_going_on(graph: Graph) -> Graph:
     return graph | {"merge.options": options | {"inputs": options["inputs"] | {"resume": False}}}
 
 
-@pytest.mark.usefixtures("loras", "nothing_kept")
+@pytest.mark.usefixtures("nothing_kept")
 @pytest.mark.parametrize("kind", ["exact", "pool"])
-def test_after_cancel_the_same_graph_goes_on(server: ComfyServer, checkpoint: str, kind: str) -> None:
+def test_after_cancel_the_same_graph_goes_on(server: ComfyServer, narrow: str, kind: str) -> None:
     """Twice stopped, with another LoRA patched into the model meanwhile: byte for byte the masks of no stop at all."""
-    graph = merging(checkpoint, seed=201, options=POOL if kind == "pool" else {})
+    graph = merging(narrow, seed=201, options=POOL if kind == "pool" else {})
     if kind == "exact":
         give_pictures(server, graph)
     first = stopped(server, graph, at=3)
     assert first[0] == 1 and len(unfinished(server)) == 1
-    server.run(text_to_image(checkpoint, [(CONTENT, 1.0)], size=64))
+    server.run(text_to_image(narrow, [(CONTENT, 1.0)], size=64))
     second = stopped(server, graph, at=3)
     assert second[0] == first[-1] + 1
     content, said, shown = masks(server, graph, f"going/{kind}")
@@ -101,9 +101,9 @@ def test_after_cancel_the_same_graph_goes_on(server: ComfyServer, checkpoint: st
     assert content == uninterrupted
 
 
-@pytest.mark.usefixtures("loras", "nothing_kept")
-def test_zip_lora_goes_on_too(server: ComfyServer, checkpoint: str) -> None:
-    graph = add_merge(models_only(checkpoint), CONTENT, STYLE, name="pair")
+@pytest.mark.usefixtures("nothing_kept")
+def test_zip_lora_goes_on_too(server: ComfyServer, narrow: str) -> None:
+    graph = add_merge(models_only(narrow), CONTENT, STYLE, name="pair")
     graph["merge"] = baseline("ZipLoRA", steps=STEPS, seed=202, options=["pair.options", 0])
     graph["info"] = node("PreviewAny", source=["merge", 4])
     save = "SaveLoRA" if server.object_info("SaveLoRA") else "SaveLoRANode"
@@ -126,13 +126,13 @@ def test_zip_lora_goes_on_too(server: ComfyServer, checkpoint: str) -> None:
     assert unfinished(server) == []
 
 
-@pytest.mark.usefixtures("loras", "nothing_kept")
-def test_whatever_decides_the_result_starts_afresh(server: ComfyServer, checkpoint: str, layers: list[Layer]) -> None:
+@pytest.mark.usefixtures("nothing_kept")
+def test_whatever_decides_the_result_starts_afresh(server: ComfyServer, narrow: str, layers: list[Layer]) -> None:
     """The seed, a prompt, a picture, a setting, a patch on the model; memory settings do not, and go on."""
-    make_lora(server.loras / "below.safetensors", attention_linears(layers), seed=9)
+    make_lora(server.loras / "below.safetensors", attention_linears(narrowed(layers)), seed=9)
 
     def graph(**options: Any) -> Graph:
-        return give_pictures(server, merging(checkpoint, steps=500, seed=203, options=options))
+        return give_pictures(server, merging(narrow, steps=500, seed=203, options=options))
 
     reached = stopped(server, graph(), steps=500)[-1]
     changed: dict[str, Graph] = {}
@@ -159,9 +159,9 @@ def test_whatever_decides_the_result_starts_afresh(server: ComfyServer, checkpoi
     assert len(unfinished(server)) == 8
 
 
-@pytest.mark.usefixtures("loras", "nothing_kept")
-def test_a_damaged_state_is_told_and_not_used_and_old_ones_go(server: ComfyServer, checkpoint: str) -> None:
-    graph = merging(checkpoint, seed=205, options=POOL)
+@pytest.mark.usefixtures("nothing_kept")
+def test_a_damaged_state_is_told_and_not_used_and_old_ones_go(server: ComfyServer, narrow: str) -> None:
+    graph = merging(narrow, seed=205, options=POOL)
     folder = server.base / "user" / "__duolora" / "unfinished"
     folder.mkdir(parents=True, exist_ok=True)
     old = [folder / f"{i:064}.safetensors" for i in range(9)]
@@ -182,11 +182,10 @@ def test_after_a_killed_server_the_same_graph_goes_on(host: Host, checkpoint_fil
     """SIGKILL in mid-training, a new server: the same masks as without; and a merge saved by both is the same file."""
     steps = 100  # at least twice the five seconds that pass before the state is written first
     with ComfyServer(host, pack_root=ROOT, fixtures_pack=HERE / "fixtures_pack") as server:
-        (server.checkpoints / "vega.safetensors").symlink_to(checkpoint_file)
-        make_lora(server.loras / CONTENT, attention_linears(layers), rank=8, alpha=4, te_layers=text_layers())
-        make_lora(server.loras / STYLE, layers, "diffusers", rank=4, seed=5, dtype=torch.bfloat16)
-        graph = merging("vega.safetensors", steps, seed=206, cycle_weight=0.0, options=POOL)
-        short = merging("vega.safetensors", 2, seed=207)
+        (server.checkpoints / NARROW).symlink_to(checkpoint_file)
+        make_narrow_loras(server.loras, layers)
+        graph = merging(NARROW, steps, seed=206, cycle_weight=0.0, options=POOL)
+        short = merging(NARROW, 2, seed=207)
         server.run(add_save(short, ["merge", 0], "one/merged"), 300)
         with server.events() as stream:
             prompt_id = server.queue(graph)

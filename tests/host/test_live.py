@@ -11,9 +11,9 @@ from torch import Tensor
 from duolora_core.masks_file import read_masks
 from host.comfy_host import ComfyServer, GraphInterrupted
 from host.graphs import Graph, node
-from host.merge_graphs import CONTENT, STYLE, add_merge, add_save, give_pictures, model_state, models_only
+from host.merge_graphs import add_merge, add_save, give_pictures, model_state, models_only
+from host.narrow import CONTENT, STYLE
 
-pytestmark = pytest.mark.usefixtures("loras")
 BESIDE_THE_LOSSES = (300, 60, 490, 240)  # left, top, right, bottom of what a sample covers in the preview
 
 
@@ -40,20 +40,20 @@ def colours(preview: Image.Image) -> float:
     return float((pixels.max(axis=2) - pixels.min(axis=2)).mean())
 
 
-def test_samples_are_shown_and_the_masks_are_the_same_bit_for_bit(server: ComfyServer, checkpoint: str) -> None:
+def test_samples_are_shown_and_the_masks_are_the_same_bit_for_bit(server: ComfyServer, narrow: str) -> None:
     """Also for a graph that was saved before there was such an input."""
-    plain, without = masks(server, checkpoint, None)
-    off, _ = masks(server, checkpoint, 0)
-    on, with_sample = masks(server, checkpoint, 2)
+    plain, without = masks(server, narrow, None)
+    off, _ = masks(server, narrow, 0)
+    on, with_sample = masks(server, narrow, 2)
     for other in (off, on):
         assert plain.keys() == other.keys()
         assert all(torch.equal(plain[name], other[name]) for name in plain)
     assert colours(with_sample) > 2 * colours(without) + 5
 
 
-def test_a_sample_without_memory_ends_the_samples_and_not_the_training(server: ComfyServer, checkpoint: str) -> None:
+def test_a_sample_without_memory_ends_the_samples_and_not_the_training(server: ComfyServer, narrow: str) -> None:
     """With pictures of one size, so that only samples go through the model one at a time."""
-    graph = models_only(checkpoint)
+    graph = models_only(narrow)
     graph["scarce"] = node("DuoLoRATestScarceMemory", model=["checkpoint", 0], failures=0, single=True)
     add_merge(graph, CONTENT, STYLE, seed=96, steps=4, model=["scarce", 0], options={"sample_every": 1})
     give_pictures(server, graph)
@@ -65,10 +65,10 @@ def test_a_sample_without_memory_ends_the_samples_and_not_the_training(server: C
     assert info.count("live samples ended at step 1: memory ran out") == 1
 
 
-def test_cancel_between_samples_leaves_the_model_as_it_was(server: ComfyServer, checkpoint: str) -> None:
-    before = model_state(server, checkpoint)
+def test_cancel_between_samples_leaves_the_model_as_it_was(server: ComfyServer, narrow: str) -> None:
+    before = model_state(server, narrow)
     with server.events() as stream:
-        graph = give_pictures(server, merge(checkpoint, 1, steps=500))
+        graph = give_pictures(server, merge(narrow, 1, steps=500))
         prompt_id = server.queue(add_save(graph, ["merge", 0], "live/cancelled"))
 
         def training(_: object) -> bool:
@@ -79,5 +79,5 @@ def test_cancel_between_samples_leaves_the_model_as_it_was(server: ComfyServer, 
         server.interrupt()
         with pytest.raises(GraphInterrupted):
             server.wait(prompt_id)
-    assert model_state(server, checkpoint) == before
+    assert model_state(server, narrow) == before
     assert not list((server.loras / "live").glob("cancelled*"))

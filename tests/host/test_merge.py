@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from host import narrow
 from host.comfy_host import ComfyServer, GraphFailed
 from host.graphs import node, text_to_image
 from host.lora_samples import Layer, attention_linears, make_lora
@@ -28,17 +29,27 @@ from host.merge_graphs import (
 )
 
 pytestmark = pytest.mark.usefixtures("loras")
+NARROW_LORAS = (narrow.CONTENT, narrow.STYLE)
 
 
+@pytest.mark.parametrize(
+    ("kind", "loras", "steps"), [("checkpoint", (CONTENT, STYLE), 10), ("narrow", NARROW_LORAS, 100)]
+)
 def test_hundred_steps_apply_save_and_reload(
-    server: ComfyServer, checkpoint: str, largest_difference: Callable[[int], None]
+    server: ComfyServer,
+    kind: str,
+    loras: tuple[str, str],
+    steps: int,
+    largest_difference: Callable[[int], None],
+    request: pytest.FixtureRequest,
 ) -> None:
     """The saved file in core's LoraLoader paints exactly what Apply Merged LoRA painted.
 
     No tolerance: Apply patches the model with the very fp16 tensors that the file holds.
     """
+    checkpoint: str = request.getfixturevalue(kind)
     with server.log_of() as log:
-        picture, name = merged_picture_and_file(server, checkpoint, "full/merged", steps=100)
+        picture, name = merged_picture_and_file(server, checkpoint, f"full/{kind}", loras, steps=steps)
         again = text_to_image(checkpoint, [(name, 1.0)], positive="a sks dog in wtrclr style", size=64)
         reloaded = painted(server, again)
     plain = painted(server, text_to_image(checkpoint, positive="a sks dog in wtrclr style", size=64))
@@ -193,7 +204,7 @@ def test_errors_are_for_artists(server: ComfyServer, checkpoint: str, layers: li
     with pytest.raises(GraphFailed, match="prompt cannot be left empty"):
         server.run(graph)
 
-    narrow = [
+    of_sd15 = [
         Layer(
             layer.ldm,
             layer.diffusers,
@@ -201,7 +212,7 @@ def test_errors_are_for_artists(server: ComfyServer, checkpoint: str, layers: li
         )
         for layer in attention_linears(layers)
     ]
-    make_lora(server.loras / "sd15.safetensors", narrow)
+    make_lora(server.loras / "sd15.safetensors", of_sd15)
     graph["merge.style"]["inputs"] |= {"prompt": STYLE_PROMPT, "lora_name": "sd15.safetensors"}
     with pytest.raises(GraphFailed, match=r"Stable Diffusion 1\.5"):
         server.run(graph)

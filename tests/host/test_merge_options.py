@@ -10,9 +10,8 @@ from duolora_core import PRESETS
 from duolora_core.config import FAST
 from duolora_core.masks_file import read_masks
 from host.comfy_host import ComfyServer
-from host.merge_graphs import CONTENT, OPTIONS, STYLE, add_merge, add_save, models_only
-
-pytestmark = pytest.mark.usefixtures("loras")
+from host.merge_graphs import OPTIONS, add_merge, add_save, models_only
+from host.narrow import CONTENT, STYLE
 
 DIALS: dict[str, Any] = {"layer_prior": "none", "layer_prior_weight": 0.5, "cycle_weight": 0.02}
 """Of the merge node, away from their defaults."""
@@ -31,11 +30,11 @@ EXACT: dict[str, Any] = {"pool": 0, "timesteps": "uniform"}
     ],
 )
 def test_settings_that_reach_the_training(
-    server: ComfyServer, checkpoint: str, case: str, steps: int, options: dict[str, Any], expected: dict[str, Any]
+    server: ComfyServer, narrow: str, case: str, steps: int, options: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     """A published preset replaces the dials of both nodes; `fast` keeps them and has its own steps at most."""
     assert not EXACT.keys() & OPTIONS.keys()
-    graph = add_merge(models_only(checkpoint), CONTENT, STYLE, steps=steps, options=options, **DIALS)
+    graph = add_merge(models_only(narrow), CONTENT, STYLE, steps=steps, options=options, **DIALS)
     server.run(add_save(graph, ["merge", 0], f"options/{case}", what="masks only"), 600)
     (path,) = (server.loras / "options").glob(f"{case}_0*")
     config = read_masks(path).recipe["config"]

@@ -47,9 +47,9 @@ def training(server: ComfyServer, checkpoint: str, **inputs: Any) -> Graph:
     return add_training(server, graph, add_picture(server, graph, "dog"), **inputs)
 
 
-def test_trained_lora_paints_the_same_by_every_way(server: ComfyServer, checkpoint: str) -> None:
+def test_trained_lora_paints_the_same_by_every_way(server: ComfyServer, narrow: str) -> None:
     """Apply Merged LoRA, core's Load LoRA Model, our file in core's loader, and core's file in core's loader."""
-    graph = apply_and_paint(training(server, checkpoint, steps=20, learning_rate=1e-2), ["train", MERGED])
+    graph = apply_and_paint(training(server, narrow, steps=20, learning_rate=1e-2), ["train", MERGED])
     graph["core.save"] = core_save(server, ["train", CONTENT_LORA], "trained/core")
     graph = add_save(graph, ["train", MERGED], "trained/ours")
     with server.log_of() as log:
@@ -57,14 +57,14 @@ def test_trained_lora_paints_the_same_by_every_way(server: ComfyServer, checkpoi
         (path,) = (server.base / "output").rglob("core*.safetensors")
         (server.loras / "core_saved.safetensors").write_bytes(path.read_bytes())
         for name in (saved_name(server, "trained/ours"), "core_saved.safetensors"):
-            again = text_to_image(checkpoint, [(name, 1.0)], positive="a sks dog in wtrclr style", size=64)
+            again = text_to_image(narrow, [(name, 1.0)], positive="a sks dog in wtrclr style", size=64)
             assert np.array_equal(picture, painted(server, again))
     assert "lora key not loaded" not in log.getvalue()
     graph["apply"] = with_defaults(server, "LoraModelLoader", model=["checkpoint", 0], lora=["train", CONTENT_LORA])
     for prompt in ("positive", "negative"):
         graph[prompt]["inputs"]["clip"] = ["clip", 0]
     assert np.array_equal(picture, painted(server, graph))
-    plain = painted(server, text_to_image(checkpoint, positive="a sks dog in wtrclr style", size=64))
+    plain = painted(server, text_to_image(narrow, positive="a sks dog in wtrclr style", size=64))
     assert np.abs(picture - plain).mean() > 1
 
 
@@ -113,9 +113,9 @@ def test_train_two_concepts_and_merge_them_in_one_graph(server: ComfyServer, che
     assert [recipe["inputs"][side]["pictures"] for side in ("content", "style")] == [2, 1]
 
 
-def test_b_lora_trains_its_two_blocks_and_splits(server: ComfyServer, checkpoint: str) -> None:
+def test_b_lora_trains_its_two_blocks_and_splits(server: ComfyServer, narrow: str) -> None:
     """Either file holds one block; saved at strength 0 of the other, so does the part."""
-    graph = training(server, checkpoint, role="both (B-LoRA)", seed=5)
+    graph = training(server, narrow, role="both (B-LoRA)", seed=5)
     whole = saved_lora(server, graph, "b/both")
     content = saved_lora(server, graph, "b/content", style_strength=0.0)
     style = saved_lora(server, graph, "b/style", content_strength=0.0)
@@ -125,11 +125,11 @@ def test_b_lora_trains_its_two_blocks_and_splits(server: ComfyServer, checkpoint
 
 
 def test_prior_preservation_paints_its_own_class_pictures_or_takes_the_artists(
-    server: ComfyServer, checkpoint: str
+    server: ComfyServer, narrow: str
 ) -> None:
     """Both add a class term; without a class prompt, or at weight 0, there is none."""
     few = {"own_pictures": 2, "own_pictures_steps": 2}
-    graph = training(server, checkpoint, class_prompt="a photo of a dog", options=few)
+    graph = training(server, narrow, class_prompt="a photo of a dog", options=few)
     given = dict(graph)
     class_pictures = add_picture(server, given, "class", 80, 64)
     add_training(server, given, ["dog", 0], class_prompt="a photo of a dog", class_pictures=class_pictures)
@@ -140,32 +140,32 @@ def test_prior_preservation_paints_its_own_class_pictures_or_takes_the_artists(
         assert f"prior preservation with {count} class pictures" in texts["info"][0]
         curves = json.loads(texts["loss"][0])
         assert np.allclose(curves["total"], np.add(curves["pictures"], curves["class"]), rtol=1e-5)
-    plain = saved_lora(server, training(server, checkpoint), "prior/none")
-    off = saved_lora(server, training(server, checkpoint, class_prompt="a dog", prior_weight=0.0), "prior/off")
+    plain = saved_lora(server, training(server, narrow), "prior/none")
+    off = saved_lora(server, training(server, narrow, class_prompt="a dog", prior_weight=0.0), "prior/off")
     on = saved_lora(server, given, "prior/on")
     assert same(plain, off) and not same(plain, on)
 
 
-def test_same_seed_same_lora(server: ComfyServer, checkpoint: str) -> None:
+def test_same_seed_same_lora(server: ComfyServer, narrow: str) -> None:
     """Trained again from an empty cache, with live samples, in parts and checkpointed; another seed differs."""
     inputs: dict[str, Any] = {"batch_size": 2, "seed": 2**64 - 1}
-    first = saved_lora(server, training(server, checkpoint, **inputs), "seed/first")
-    again = saved_lora(server, training(server, checkpoint, **inputs, options={"sample_every": 2}), "seed/again")
-    other = saved_lora(server, training(server, checkpoint, **inputs | {"seed": 1}), "seed/other")
+    first = saved_lora(server, training(server, narrow, **inputs), "seed/first")
+    again = saved_lora(server, training(server, narrow, **inputs, options={"sample_every": 2}), "seed/again")
+    other = saved_lora(server, training(server, narrow, **inputs | {"seed": 1}), "seed/other")
     assert same(first, again) and not same(first, other)
     options = {"micro_batch": 1, "memory_plan": "as set here", "gradient_checkpointing": True}
-    in_parts = saved_lora(server, training(server, checkpoint, **inputs, options=options), "seed/parts")
+    in_parts = saved_lora(server, training(server, narrow, **inputs, options=options), "seed/parts")
     assert first.keys() == in_parts.keys()
     change = max(float((first[key] - in_parts[key]).abs().max()) for key in first)
     scale = max(float((first[key] - other[key]).abs().max()) for key in first)
     assert change < 0.02 * scale
 
 
-def test_cancel_and_preview_and_the_model_is_as_it_was(server: ComfyServer, checkpoint: str) -> None:
+def test_cancel_and_preview_and_the_model_is_as_it_was(server: ComfyServer, narrow: str) -> None:
     """The preview shows the curve and the sample; Cancel works within a step; nothing is left in model or folders."""
-    before = model_state(server, checkpoint)
+    before = model_state(server, narrow)
     files = set(server.loras.rglob("*"))
-    graph = training(server, checkpoint, steps=500, options={"sample_every": 2})
+    graph = training(server, narrow, steps=500, options={"sample_every": 2})
     graph = add_save(graph, ["train", MERGED], "cancelled/trained")
     with server.events() as stream:
         prompt_id = server.queue(graph)
@@ -180,13 +180,13 @@ def test_cancel_and_preview_and_the_model_is_as_it_was(server: ComfyServer, chec
         shown = [np.asarray(each, dtype=float) for each in stream.previews if each.size == (512, 512)]
         colours = [float((each.max(axis=2) - each.min(axis=2))[300:500, 180:330].mean()) for each in shown]
     assert colours[-1] > 2 * colours[0] + 5  # the sample below the curve; the first preview comes before it
-    assert model_state(server, checkpoint) == before
+    assert model_state(server, narrow) == before
     assert set(server.loras.rglob("*")) == files
 
 
-def test_model_is_bit_identical_afterwards(server: ComfyServer, checkpoint: str) -> None:
-    before = model_state(server, checkpoint)
-    graph = training(server, checkpoint, seed=11, options={"coverage": "all"})
+def test_model_is_bit_identical_afterwards(server: ComfyServer, narrow: str) -> None:
+    before = model_state(server, narrow)
+    graph = training(server, narrow, seed=11, options={"coverage": "all"})
     graph["digest"] = node("DuoLoRATestModelDigest", model=["checkpoint", 0], load=True, after=["train", MERGED])
     after = json.loads(server.texts(server.run(graph, 300))["digest"][0])
     assert after == before
@@ -221,9 +221,9 @@ def test_errors_are_for_artists(server: ComfyServer, checkpoint: str) -> None:
         server.run(add_save(graph, ["train", MERGED], "errors/e"))
 
 
-def test_a_role_that_was_not_trained_says_so(server: ComfyServer, checkpoint: str) -> None:
+def test_a_role_that_was_not_trained_says_so(server: ComfyServer, narrow: str) -> None:
     """Nodes at that output do not run, and the artist reads why; all others run."""
-    graph = training(server, checkpoint, seed=13)
+    graph = training(server, narrow, seed=13)
     graph["wrong"] = node("PreviewAny", source=["train", STYLE_LORA])
     graph["right"] = node("PreviewAny", source=["train", INFO])
     with server.events() as stream:

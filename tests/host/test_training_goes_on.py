@@ -38,9 +38,9 @@ def steps_seen(stream: Any, prompt_id: str) -> list[int]:
 
 @pytest.mark.usefixtures("nothing_kept")
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_after_cancel_the_same_graph_goes_on(server: ComfyServer, checkpoint: str, kind: str) -> None:
+def test_after_cancel_the_same_graph_goes_on(server: ComfyServer, narrow: str, kind: str) -> None:
     """UnZipLoRA opens columns after steps 0, 3 and 5: what was opened before the stop stays open."""
-    graph = training(server, checkpoint, kind)
+    graph = training(server, narrow, kind)
     with server.events() as stream:
         prompt_id = server.queue(graph)
         stream.wait_for(lambda stream: len(steps_seen(stream, prompt_id)) >= 4, timeout=300)
@@ -61,5 +61,5 @@ def test_after_cancel_the_same_graph_goes_on(server: ComfyServer, checkpoint: st
     assert shown == list(range(reached + 1, STEPS + 1))
     assert unfinished(server) == []
     gone_on = saved_lora(server, graph, f"goes_on/{kind}")
-    whole = saved_lora(server, training(server, checkpoint, kind, resume=False), f"goes_on/whole_{kind}")
+    whole = saved_lora(server, training(server, narrow, kind, resume=False), f"goes_on/whole_{kind}")
     assert same(gone_on, whole)

@@ -51,23 +51,23 @@ def merge_of(graph: Graph, content: list[Any], style: list[Any], **inputs: Any) 
     return graph
 
 
-def test_either_side_and_the_whole_are_ordinary_loras(server: ComfyServer, checkpoint: str) -> None:
+def test_either_side_and_the_whole_are_ordinary_loras(server: ComfyServer, narrow: str) -> None:
     """Saved alone or together they are read by core's loader; the parts add up to the whole."""
-    graph = apply_and_paint(unzipping(server, checkpoint, **STRONG), ["train", MERGED])
+    graph = apply_and_paint(unzipping(server, narrow, **STRONG), ["train", MERGED])
     picture = painted(server, add_save(graph, ["train", MERGED], "unzip/whole"), 600)
     graph["info"] = node("PreviewAny", source=["train", INFO])
     graph["loss"] = node("PreviewAny", source=["train", LOSS])
     with server.log_of() as log:
         texts = server.texts(server.run(graph, 300))
-        again = text_to_image(checkpoint, [(saved_name(server, "unzip/whole"), 1.0)], positive=JOINT_PROMPT, size=64)
+        again = text_to_image(narrow, [(saved_name(server, "unzip/whole"), 1.0)], positive=JOINT_PROMPT, size=64)
         assert np.array_equal(picture, painted(server, again))
-        plain = painted(server, text_to_image(checkpoint, positive=JOINT_PROMPT, size=64))
+        plain = painted(server, text_to_image(narrow, positive=JOINT_PROMPT, size=64))
         alone: dict[str, np.ndarray] = {}
         for side, off in (("content", "style_strength"), ("style", "content_strength")):
             other_off: dict[str, Any] = {off: 0.0}
             server.run(add_save(dict(graph), ["train", MERGED], f"unzip/{side}", **other_off), 300)
             name = saved_name(server, f"unzip/{side}")
-            alone[side] = painted(server, text_to_image(checkpoint, [(name, 1.0)], positive=JOINT_PROMPT, size=64))
+            alone[side] = painted(server, text_to_image(narrow, [(name, 1.0)], positive=JOINT_PROMPT, size=64))
             with safe_open(server.loras / name, framework="pt") as file:
                 words = file.metadata()["modelspec.trigger_phrase"]
             assert words == {"content": "a sks dog", "style": STYLE_PROMPT}[side]
@@ -80,17 +80,17 @@ def test_either_side_and_the_whole_are_ordinary_loras(server: ComfyServer, check
     assert set(curves) == {"loss", "total", "pictures", "overlap"}
 
 
-def test_unzip_and_merge_again_comes_close_to_the_joint_model(server: ComfyServer, checkpoint: str) -> None:
-    graph = unzipping(server, checkpoint, **STRONG)
+def test_unzip_and_merge_again_comes_close_to_the_joint_model(server: ComfyServer, narrow: str) -> None:
+    graph = unzipping(server, narrow, **STRONG)
     joint = painted(server, apply_and_paint(dict(graph), ["train", MERGED]), 600)
     merge_of(graph, ["train", CONTENT], ["train", STYLE], steps=10, layer_prior_weight=0.0)
     merged = painted(server, apply_and_paint(graph, ["merge", 0]), 600)
-    plain = painted(server, text_to_image(checkpoint, positive=JOINT_PROMPT, size=64))
+    plain = painted(server, text_to_image(narrow, positive=JOINT_PROMPT, size=64))
     assert np.abs(merged - joint).mean() < 0.5 * np.abs(plain - joint).mean()
 
 
-def test_content_of_one_picture_in_the_style_of_another_in_one_graph(server: ComfyServer, checkpoint: str) -> None:
-    graph = unzipping(server, checkpoint, **STRONG, name="a")
+def test_content_of_one_picture_in_the_style_of_another_in_one_graph(server: ComfyServer, narrow: str) -> None:
+    graph = unzipping(server, narrow, **STRONG, name="a")
     other = add_picture(server, graph, "cat", 80, 64)
     add_training(server, graph, other, kind="UnZipImage", name="b", **STRONG, seed=1)
     merge_of(graph, ["a", CONTENT], ["b", STYLE])
@@ -99,28 +99,28 @@ def test_content_of_one_picture_in_the_style_of_another_in_one_graph(server: Com
         assert np.abs(picture - painted(server, apply_and_paint(dict(graph), [own, MERGED]), 300)).mean() > 0.5
 
 
-def test_prompts_of_any_length_go_together(server: ComfyServer, checkpoint: str) -> None:
+def test_prompts_of_any_length_go_together(server: ComfyServer, narrow: str) -> None:
     """A joint prompt of two chunks, a content prompt of one, and a style prompt of three."""
     long = {"prompt": "a sks dog " + "on the grass " * 30, "style_prompt": "an image in wtrclr style " * 35}
-    lora = saved_lora(server, unzipping(server, checkpoint, **long), "unzip/long")
+    lora = saved_lora(server, unzipping(server, narrow, **long), "unzip/long")
     assert lora and all(bool(tensor.isfinite().all()) for tensor in lora.values())
 
 
-def test_padding_changes_nothing_where_no_prompt_is_long(server: ComfyServer, checkpoint: str) -> None:
+def test_padding_changes_nothing_where_no_prompt_is_long(server: ComfyServer, narrow: str) -> None:
     """The same seed gives the same LoRA; each separation that is turned off gives another."""
-    first = saved_lora(server, unzipping(server, checkpoint, seed=3), "unzip/first")
-    again = saved_lora(server, unzipping(server, checkpoint, seed=3, options={"sample_every": 1}), "unzip/again")
+    first = saved_lora(server, unzipping(server, narrow, seed=3), "unzip/first")
+    again = saved_lora(server, unzipping(server, narrow, seed=3, options={"sample_every": 1}), "unzip/again")
     assert same(first, again)
     for part in ("prompts", "columns", "blocks"):
-        without = unzipping(server, checkpoint, seed=3, options={f"separate_{part}": False})
+        without = unzipping(server, narrow, seed=3, options={f"separate_{part}": False})
         assert not same(first, saved_lora(server, without, f"unzip/without_{part}")), part
 
 
-def test_cancel_leaves_the_model_as_it_was(server: ComfyServer, checkpoint: str) -> None:
-    before = model_state(server, checkpoint)
+def test_cancel_leaves_the_model_as_it_was(server: ComfyServer, narrow: str) -> None:
+    before = model_state(server, narrow)
     files = set(server.loras.rglob("*"))
     with server.events() as stream:
-        graph = unzipping(server, checkpoint, steps=500, options={"sample_every": 2})
+        graph = unzipping(server, narrow, steps=500, options={"sample_every": 2})
         prompt_id = server.queue(add_save(graph, ["train", MERGED], "cancelled/unzip"))
 
         def reached(_: object) -> bool:
@@ -131,7 +131,7 @@ def test_cancel_leaves_the_model_as_it_was(server: ComfyServer, checkpoint: str)
         with pytest.raises(GraphInterrupted):
             server.wait(prompt_id)
         assert any(each.size == (512, 512) for each in stream.previews)
-    assert model_state(server, checkpoint) == before
+    assert model_state(server, narrow) == before
     assert set(server.loras.rglob("*")) == files
 
 

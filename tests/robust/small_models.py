@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from host.graphs import Graph, node
 from host.hosts import Host
 from host.lora_samples import attention_linears, load_layers, make_lora, text_layers
 from host.merge_graphs import CONTENT, STYLE
+from host.narrow import narrowed
 
 CHECKPOINT = "vega.safetensors"
 
@@ -21,15 +21,10 @@ def give_models(host: Host, base: Path, narrow: bool) -> None:
     (base / "models" / "checkpoints" / CHECKPOINT).symlink_to(checkpoint)
     layers = load_layers(checkpoint.with_suffix(".layers.json"))
     if narrow:
-        layers = [replace(layer, shape=narrowed(layer.shape)) for layer in layers]
+        layers = narrowed(layers)
     loras = base / "models" / "loras"
     make_lora(loras / CONTENT, attention_linears(layers), rank=8, alpha=4, te_layers=text_layers())
     make_lora(loras / STYLE, layers, "diffusers", rank=4, seed=5)
-
-
-def narrowed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A weight's shape in the narrow model; text, sizes and latents stay as they are."""
-    return tuple(size // 5 if size % 320 == 0 else size for size in shape)
 
 
 def loader(narrow: bool) -> dict[str, Any]:
