@@ -184,7 +184,7 @@ def test_errors_are_for_artists(server: ComfyServer, narrow: str) -> None:
     graph["info"] = node("PreviewAny", source=["pair", 4])
     give_pictures(server, graph, "pair")
     del graph["pair"]["inputs"]["vae"]
-    with pytest.raises(GraphFailed, match="connect the narrow's"):
+    with pytest.raises(GraphFailed, match="connect the checkpoint's"):
         server.run(graph)
     del graph["pair"]["inputs"]["clip"]
     with pytest.raises(GraphFailed, match=r"ZipLoRA trains with both prompts, so it needs CLIP"):

@@ -33,12 +33,12 @@ NARROW_LORAS = (narrow.CONTENT, narrow.STYLE)
 
 
 @pytest.mark.parametrize(
-    ("kind", "loras", "steps"), [("checkpoint", (CONTENT, STYLE), 10), ("narrow", NARROW_LORAS, 100)]
+    ("kind", "pair", "steps"), [("checkpoint", (CONTENT, STYLE), 10), ("narrow", NARROW_LORAS, 100)]
 )
 def test_hundred_steps_apply_save_and_reload(
     server: ComfyServer,
     kind: str,
-    loras: tuple[str, str],
+    pair: tuple[str, str],
     steps: int,
     largest_difference: Callable[[int], None],
     request: pytest.FixtureRequest,
@@ -49,7 +49,7 @@ def test_hundred_steps_apply_save_and_reload(
     """
     checkpoint: str = request.getfixturevalue(kind)
     with server.log_of() as log:
-        picture, name = merged_picture_and_file(server, checkpoint, f"full/{kind}", loras, steps=steps)
+        picture, name = merged_picture_and_file(server, checkpoint, f"full/{kind}", pair, steps=steps)
         again = text_to_image(checkpoint, [(name, 1.0)], positive="a sks dog in wtrclr style", size=64)
         reloaded = painted(server, again)
     plain = painted(server, text_to_image(checkpoint, positive="a sks dog in wtrclr style", size=64))
