@@ -11,10 +11,11 @@ import torch
 
 from host.checkpoint_cache import tiny_checkpoint
 from host.comfy_host import ComfyServer
+from host.graphs import NARROW
 from host.hosts import HOW_TO_ENABLE, Host, find_hosts
 from host.lora_samples import Layer, attention_linears, load_layers, make_lora, text_layers
 from host.merge_graphs import CONTENT, STYLE
-from host.narrow import NARROW, make_narrow_loras
+from host.narrow import make_narrow_loras
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

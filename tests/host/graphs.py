@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from host.narrow import NARROW
-
 Graph = dict[str, dict[str, Any]]
+
+NARROW = "narrow.safetensors"
+"""The file that stands for the narrow model in a graph, and whose VAE it takes."""
 
 
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:

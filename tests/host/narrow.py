@@ -13,9 +13,6 @@ import torch
 
 from host.lora_samples import Layer, attention_linears, make_lora, text_layers
 
-NARROW = "narrow.safetensors"
-"""The file that stands for it in a graph, and whose VAE it takes."""
-
 CONTENT, STYLE = "narrow_content.safetensors", "narrow_style.safetensors"
 """The LoRA files that the fixture `narrow` makes."""
 

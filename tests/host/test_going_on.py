@@ -11,11 +11,11 @@ import pytest
 
 from host.comfy_host import ComfyServer, GraphInterrupted
 from host.conftest import HERE, ROOT
-from host.graphs import Graph, node, text_to_image
+from host.graphs import NARROW, Graph, node, text_to_image
 from host.hosts import Host
 from host.lora_samples import Layer, attention_linears, make_lora
 from host.merge_graphs import add_merge, add_save, give_pictures, models_only
-from host.narrow import CONTENT, NARROW, STYLE, make_narrow_loras, narrowed
+from host.narrow import CONTENT, STYLE, make_narrow_loras, narrowed
 from host.test_baselines import baseline
 
 STEPS = 12
