@@ -11,6 +11,7 @@ from ..duolora_core.report import picture_grid
 from .images import as_batch, as_pictures
 from .schema import schema
 from .sockets import CATEGORY
+from .widgets import text_input
 
 MOST_COLUMNS = 6
 
@@ -38,19 +39,15 @@ class CompareGrid(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 batches[0],
-                io.String.Input(
+                text_input(
                     "labels",
-                    multiline=True,
-                    default="",
+                    "Names of the columns, one on each line, in the order of the connected inputs.",
                     placeholder="stacked\nZipLoRA\nDuoLoRA",
-                    tooltip="Names of the columns, one on each line, in the order of the connected inputs.",
                 ),
-                io.String.Input(
+                text_input(
                     "row_labels",
-                    multiline=True,
-                    default="",
+                    "Names of the rows, one on each line; leave it empty for none.",
                     placeholder="seed 1\nseed 2",
-                    tooltip="Names of the rows, one on each line; leave it empty for none.",
                 ),
                 io.Int.Input(
                     "cell",

@@ -16,7 +16,7 @@ from ..duolora_core.texts import listed
 from .host import files
 from .schema import schema
 from .sockets import CATEGORY, ConceptSocket, LoadedConcept, LoraModelSocket
-from .widgets import strength_input
+from .widgets import strength_input, text_input
 
 FROM_SOCKET = "(connected LORA_MODEL)"
 
@@ -43,14 +43,12 @@ class _LoadConcept(io.ComfyNode):
                     tooltip=f"The LoRA file of {cls.what}. SDXL family: kohya, diffusers, PEFT, LyCORIS LoCon, "
                     f"ComfyUI.",
                 ),
-                io.String.Input(
+                text_input(
                     "prompt",
-                    multiline=True,
-                    default="",
-                    placeholder=cls.example,
-                    tooltip="A whole prompt with which this LoRA alone paints well: its trigger words and what else "
+                    "A whole prompt with which this LoRA alone paints well: its trigger words and what else "
                     "is to be seen, the medium too. Left empty, the trigger words in the file are used, but bare words "
                     "can merge much worse than a sentence.",
+                    placeholder=cls.example,
                 ),
                 strength_input(
                     "strength",

@@ -25,7 +25,7 @@ from .sockets import (
 )
 from .studio import Studio
 from .training import loss_map
-from .widgets import resolution_input, seed_input, steps_input
+from .widgets import dial_input, resolution_input, seed_input, steps_input, text_input
 
 _DEFAULT = MergeConfig()
 
@@ -48,14 +48,12 @@ class ZipRankMerge(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The checkpoint's CLIP, to encode the prompts."),
                 ConceptSocket.Input("content", tooltip="From Load Content LoRA: the subject."),
                 ConceptSocket.Input("style", tooltip="From Load Style LoRA."),
-                io.String.Input(
+                text_input(
                     "combined_prompt",
-                    multiline=True,
-                    default="",
-                    placeholder="a sks dog in wtrclr style",
-                    tooltip="The prompt that you want to work afterwards: subject and style together, with both "
+                    "The prompt that you want to work afterwards: subject and style together, with both "
                     "trigger "
                     "words. Left empty, both prompts are joined by a comma.",
+                    placeholder="a sks dog in wtrclr style",
                 ),
                 steps_input(
                     _DEFAULT.steps,
@@ -74,22 +72,18 @@ class ZipRankMerge(io.ComfyNode):
                     tooltip="Which blocks belong to content and which to style. resolution: the paper's rule. "
                     "b_lora_aware: as B-LoRA found. none: let training decide. custom: from the options node.",
                 ),
-                io.Float.Input(
+                dial_input(
                     "layer_prior_weight",
-                    default=_DEFAULT.layer_prior_weight,
-                    min=0.0,
-                    max=10.0,
-                    step=0.05,
-                    tooltip="How strongly the layer prior keeps content and style to their blocks; 0 is off. Try "
+                    _DEFAULT.layer_prior_weight,
+                    (0.0, 10.0, 0.05),
+                    "How strongly the layer prior keeps content and style to their blocks; 0 is off. Try "
                     "0.3 to 1 where one LoRA drowns the other; lower it if one of them fades.",
                 ),
-                io.Float.Input(
+                dial_input(
                     "cycle_weight",
-                    default=_DEFAULT.cycle_weight,
-                    min=0.0,
-                    max=10.0,
-                    step=0.01,
-                    tooltip="Weight of the cycle-consistency loss (Constyle); 0 is off. The paper takes 0.01. Steps "
+                    _DEFAULT.cycle_weight,
+                    (0.0, 10.0, 0.01),
+                    "Weight of the cycle-consistency loss (Constyle); 0 is off. The paper takes 0.01. Steps "
                     "with it cost two thirds more.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Needed only when a loader has pictures."),

@@ -13,10 +13,18 @@ from ..duolora_core.losses import PriorForm
 from ..duolora_core.pair import Basis
 from .schema import schema
 from .sockets import CATEGORY, MergeOptions, OptionsSocket
+from .widgets import (
+    CUSTOM,
+    PLANNED,
+    compute_input,
+    dial_input,
+    memory_plan_input,
+    resume_input,
+    switch_input,
+    text_input,
+)
 
-CUSTOM = "as set here"
 SPEED = "fast"
-PLANNED = "auto"
 _DEFAULT = MergeConfig()
 
 
@@ -36,25 +44,20 @@ class MergeOptionsNode(io.ComfyNode):
                     "preset",
                     options=[CUSTOM, *PRESETS],
                     default=CUSTOM,
-                    tooltip="'paper' and 'authors_code' reproduce the published settings and replace everything "
-                    "but steps, "
-                    "seed and resolution, here and on the merge node.",
+                    tooltip="'paper' and 'authors_code' reproduce the published settings and replace everything but "
+                    "steps, seed and resolution, here and on the merge node.",
                 ),
-                io.Float.Input(
+                dial_input(
                     "learning_rate",
-                    default=_DEFAULT.learning_rate,
-                    min=0.0001,
-                    max=1.0,
-                    step=0.0001,
-                    tooltip="How fast the masks move. 0.01 for 100 steps; lower it if the loss jumps.",
+                    _DEFAULT.learning_rate,
+                    (0.0001, 1.0, 0.0001),
+                    "How fast the masks move. 0.01 for 100 steps; lower it if the loss jumps.",
                 ),
-                io.Float.Input(
+                dial_input(
                     "weight_decay",
-                    default=_DEFAULT.weight_decay,
-                    min=0.0,
-                    max=1.0,
-                    step=0.0001,
-                    tooltip="Pulls all masks towards zero. 0 unless you reproduce the authors' code.",
+                    _DEFAULT.weight_decay,
+                    (0.0, 1.0, 0.0001),
+                    "Pulls all masks towards zero. 0 unless you reproduce the authors' code.",
                 ),
                 io.Combo.Input(
                     "basis",
@@ -70,22 +73,17 @@ class MergeOptionsNode(io.ComfyNode):
                     tooltip="ones: start from both LoRAs fully on. random, strongest: switch some parts of the less "
                     "important LoRA of each block off from the start.",
                 ),
-                io.Float.Input(
+                dial_input(
                     "content_threshold",
-                    default=_DEFAULT.content_threshold,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Share switched off at the start for the less important LoRA of a block. Not used "
-                    "with 'ones'.",
+                    _DEFAULT.content_threshold,
+                    (0.0, 1.0, 0.05),
+                    "Share switched off at the start for the less important LoRA of a block. Not used with 'ones'.",
                 ),
-                io.Float.Input(
+                dial_input(
                     "style_threshold",
-                    default=_DEFAULT.style_threshold,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="The same for the more important LoRA; not above content_threshold. Not used with 'ones'.",
+                    _DEFAULT.style_threshold,
+                    (0.0, 1.0, 0.05),
+                    "The same for the more important LoRA; not above content_threshold. Not used with 'ones'.",
                 ),
                 io.Combo.Input(
                     "prior_form",
@@ -93,46 +91,36 @@ class MergeOptionsNode(io.ComfyNode):
                     default=_DEFAULT.prior_form,
                     tooltip="diagonal: the rank constraint as the paper defines it. vector: as its code computes it.",
                 ),
-                io.Float.Input(
+                dial_input(
                     "sparsity",
-                    default=_DEFAULT.sparsity,
-                    min=0.0,
-                    max=10.0,
-                    step=0.01,
-                    tooltip="How strongly the more important LoRA of a block is kept lean. Keep it below rank_weight.",
+                    _DEFAULT.sparsity,
+                    (0.0, 10.0, 0.01),
+                    "How strongly the more important LoRA of a block is kept lean. Keep it below rank_weight.",
                 ),
-                io.Float.Input(
+                dial_input(
                     "rank_weight",
-                    default=_DEFAULT.rank_weight,
-                    min=0.0,
-                    max=10.0,
-                    step=0.1,
-                    tooltip="How strongly the less important LoRA of a block is held below the other.",
+                    _DEFAULT.rank_weight,
+                    (0.0, 10.0, 0.1),
+                    "How strongly the less important LoRA of a block is held below the other.",
                 ),
                 io.Combo.Input(
                     "cycle_route",
                     options=list(get_args(CycleRoute)),
                     default=_DEFAULT.cycle_route,
                     tooltip="authors: compare with style added and taken away by the single LoRAs. "
-                    "differentiable: let the "
-                    "merge itself take it away.",
+                    "differentiable: let the merge itself take it away.",
                 ),
-                io.Float.Input(
+                dial_input(
                     "reconstruction_weight",
-                    default=_DEFAULT.reconstruction_weight,
-                    min=0.0,
-                    max=10.0,
-                    step=0.01,
-                    tooltip="How strongly the merge must match each LoRA on its own prompt.",
+                    _DEFAULT.reconstruction_weight,
+                    (0.0, 10.0, 0.01),
+                    "How strongly the merge must match each LoRA on its own prompt.",
                 ),
-                io.String.Input(
+                text_input(
                     "custom_prior",
-                    default="",
-                    multiline=True,
+                    "Block roles for layer_prior 'custom': block=content, style or neutral, separated by "
+                    "commas. Names as in diffusers or ComfyUI; blocks not named are neutral.",
                     placeholder="mid_block=content, up_blocks.1=style",
-                    tooltip="Block roles for layer_prior 'custom': block=content, style or neutral, separated "
-                    "by commas. "
-                    "Names as in diffusers or ComfyUI; blocks not named are neutral.",
                 ),
                 io.Int.Input(
                     "micro_batch",
@@ -142,18 +130,13 @@ class MergeOptionsNode(io.ComfyNode):
                     tooltip="Samples per forward, at most. Fewer are taken where memory is short; the result stays "
                     "the same.",
                 ),
-                io.Boolean.Input(
+                switch_input(
                     "gradient_checkpointing",
-                    default=True,
-                    tooltip="Saves much memory for about a fifth more time; the result stays the same. Heeded only if "
+                    True,
+                    "Saves much memory for about a fifth more time; the result stays the same. Heeded only if "
                     "memory_plan is 'as set here'.",
                 ),
-                io.Combo.Input(
-                    "compute_dtype",
-                    options=["as loaded", "bf16", "fp16", "fp32"],
-                    default="as loaded",
-                    tooltip="Precision of the training. Try bf16 or fp32 if the loss is not a number in fp16.",
-                ),
+                compute_input("Precision of the training. Try bf16 or fp32 if the loss is not a number in fp16."),
                 io.Int.Input(
                     "own_pictures",
                     default=4,
@@ -164,12 +147,8 @@ class MergeOptionsNode(io.ComfyNode):
                 io.Int.Input(
                     "own_pictures_steps", default=20, min=1, max=100, tooltip="Sampling steps of those pictures."
                 ),
-                io.Float.Input(
-                    "own_pictures_cfg", default=6.0, min=1.0, max=30.0, step=0.5, tooltip="CFG of those pictures."
-                ),
-                io.String.Input(
-                    "negative_prompt", default="", multiline=True, tooltip="Negative prompt of those pictures."
-                ),
+                dial_input("own_pictures_cfg", 6.0, (1.0, 30.0, 0.5), "CFG of those pictures."),
+                text_input("negative_prompt", "Negative prompt of those pictures."),
                 # Optional, so that graphs saved before there were these still run.
                 io.Int.Input(
                     "pool",
@@ -189,15 +168,7 @@ class MergeOptionsNode(io.ComfyNode):
                     tooltip="uniform: the noise level of each step is left to chance. stratified: all of them together "
                     "cover the whole range evenly; best with a pool.",
                 ),
-                io.Combo.Input(
-                    "memory_plan",
-                    options=[PLANNED, CUSTOM],
-                    default=PLANNED,
-                    optional=True,
-                    tooltip="auto: use gradient checkpointing and a smaller micro-batch only if the free memory asks "
-                    "for it. as set here: start with both as they are set, for instance to leave memory to other "
-                    "programs.",
-                ),
+                memory_plan_input(", for instance to leave memory to other programs", optional=True),
                 io.Int.Input(
                     "sample_every",
                     default=0,
@@ -208,14 +179,7 @@ class MergeOptionsNode(io.ComfyNode):
                     "sample of the combined prompt, always from the same noise. Each one costs about as much time as "
                     "three steps; the result of the training stays the same.",
                 ),
-                io.Boolean.Input(
-                    "resume",
-                    default=True,
-                    optional=True,
-                    tooltip="After a crash or Cancel, the same graph with the same seed goes on where its training "
-                    "stopped, with the same result as without the stop. Off: it starts from the first step, and "
-                    "nothing is kept.",
-                ),
+                resume_input(optional=True),
             ],
             outputs=[OptionsSocket.Output("options", tooltip="To ZipRank Merge, or to Baseline Merge for ZipLoRA.")],
         )

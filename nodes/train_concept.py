@@ -13,7 +13,7 @@ from .learned import handed_out, learned_outputs
 from .learning import ConceptTask, Trained, train_concept
 from .schema import schema
 from .sockets import CATEGORY, TrainOptions, TrainOptionsSocket
-from .widgets import learning_rate_input, rank_input, resolution_input, seed_input, steps_input
+from .widgets import learning_rate_input, rank_input, resolution_input, seed_input, steps_input, text_input
 
 _DEFAULT = TrainOptions()
 MORE_PICTURES = tuple(f"pictures_{i}" for i in range(2, 5))
@@ -49,13 +49,11 @@ class TrainConceptLora(io.ComfyNode):
                     tooltip="content: a subject. style: a style. both (B-LoRA): from one picture, content and style "
                     "at once, each in its own block.",
                 ),
-                io.String.Input(
+                text_input(
                     "prompt",
-                    multiline=True,
-                    default="",
-                    placeholder="a photo of sks dog",
-                    tooltip="What all pictures show, with a rare word as the trigger: 'a photo of sks dog', 'a "
+                    "What all pictures show, with a rare word as the trigger: 'a photo of sks dog', 'a "
                     "painting in wtrclr style'.",
+                    placeholder="a photo of sks dog",
                 ),
                 steps_input(_DEFAULT.learning.steps, "Training steps. 1000 as in the paper; 100 to 300 for a look."),
                 rank_input(_DEFAULT.form.rank),
@@ -75,13 +73,11 @@ class TrainConceptLora(io.ComfyNode):
                     "Training size in pixels (the side of a square of equal area). 1024 is SDXL's own; 768 or 512 "
                     "need less memory and time."
                 ),
-                io.String.Input(
+                text_input(
                     "class_prompt",
-                    multiline=True,
-                    default="",
-                    placeholder="a photo of a dog",
-                    tooltip="The same without the trigger. Not empty: prior preservation, so that other dogs stay "
+                    "The same without the trigger. Not empty: prior preservation, so that other dogs stay "
                     "dogs; each step then costs twice as much.",
+                    placeholder="a photo of a dog",
                 ),
                 io.Float.Input(
                     "prior_weight",

@@ -8,12 +8,10 @@ from comfy_api.latest import io
 
 from ..duolora_core.from_pictures import Coverage, LearnConfig, LoraForm, Rates, UnzipConfig
 from ..duolora_core.from_pictures.config import Schedule
-from .host.denoiser import COMPUTE_DTYPES
 from .host.pictures import SelfMade
-from .options import CUSTOM, PLANNED
 from .schema import schema
 from .sockets import CATEGORY, TrainOptions, TrainOptionsSocket
-from .widgets import dial_input, switch_input
+from .widgets import PLANNED, compute_input, dial_input, memory_plan_input, resume_input, switch_input, text_input
 
 _DEFAULT = TrainOptions()
 _LEARNING, _UNZIP, _MADE = _DEFAULT.learning, _DEFAULT.unzip, _DEFAULT.self_made
@@ -105,12 +103,7 @@ class TrainOptionsNode(io.ComfyNode):
                     "own_pictures_steps", default=_MADE.steps, min=1, max=100, tooltip="Sampling steps of those."
                 ),
                 dial_input("own_pictures_cfg", _MADE.cfg, (1.0, 30.0, 0.5), "CFG of those, and of live samples."),
-                io.String.Input(
-                    "negative_prompt",
-                    default="",
-                    multiline=True,
-                    tooltip="Negative prompt of those, and of live samples.",
-                ),
+                text_input("negative_prompt", "Negative prompt of those, and of live samples."),
                 io.Int.Input(
                     "sample_every",
                     default=_DEFAULT.sample_every,
@@ -119,11 +112,9 @@ class TrainOptionsNode(io.ComfyNode):
                     tooltip="0 is off. Above 0: every that many steps the preview shows a quick sample, always from "
                     "the same noise. The result of the training stays the same.",
                 ),
-                io.String.Input(
+                text_input(
                     "sample_prompt",
-                    default="",
-                    multiline=True,
-                    tooltip="What the samples show; empty: the training's own prompt. Another place or look tells "
+                    "What the samples show; empty: the training's own prompt. Another place or look tells "
                     "whether the LoRA has learned the concept or the pictures by heart.",
                 ),
                 io.Int.Input(
@@ -134,33 +125,18 @@ class TrainOptionsNode(io.ComfyNode):
                     tooltip="Samples per forward, at most; the gradients of a step's batch are accumulated. Fewer are "
                     "taken where memory is short; the result stays the same.",
                 ),
-                io.Combo.Input(
-                    "memory_plan",
-                    options=[PLANNED, CUSTOM],
-                    default=PLANNED,
-                    tooltip="auto: use gradient checkpointing and a smaller micro-batch only if the free memory asks "
-                    "for it. as set here: start with both as they are set.",
-                ),
+                memory_plan_input(),
                 switch_input(
                     "gradient_checkpointing",
                     True,
                     "Saves much memory for about a third more time; the result stays the same. Heeded only if "
                     "memory_plan is 'as set here'.",
                 ),
-                io.Combo.Input(
-                    "compute_dtype",
-                    options=list(COMPUTE_DTYPES),
-                    default=_DEFAULT.compute,
-                    tooltip="Precision of the training; the LoRA itself is trained in fp32. Try bf16 or fp32 if the "
-                    "loss is not a number in fp16.",
+                compute_input(
+                    "Precision of the training; the LoRA itself is trained in fp32. Try bf16 or fp32 if the "
+                    "loss is not a number in fp16."
                 ),
-                switch_input(
-                    "resume",
-                    _DEFAULT.resume,
-                    "After a crash or Cancel, the same graph with the same seed goes on where its training stopped, "
-                    "with the same result as without the stop. Off: it starts from the first step, and nothing is "
-                    "kept.",
-                ),
+                resume_input(),
                 switch_input(
                     "separate_prompts",
                     _UNZIP.separate_prompts,

@@ -14,7 +14,7 @@ from .learned import handed_out, learned_outputs
 from .learning import UnzipTask, unzip_picture
 from .schema import schema
 from .sockets import CATEGORY, TrainOptions, TrainOptionsSocket
-from .widgets import learning_rate_input, rank_input, resolution_input, seed_input, steps_input
+from .widgets import learning_rate_input, rank_input, resolution_input, seed_input, steps_input, text_input
 
 _DEFAULT = UnzipConfig()
 
@@ -40,26 +40,18 @@ class UnzipImage(io.ComfyNode):
                     "picture",
                     tooltip="One picture. A batch works too, if all show the same subject in the same style.",
                 ),
-                io.String.Input(
+                text_input(
                     "prompt",
-                    multiline=True,
-                    default="",
+                    "The whole picture, with a trigger word for the subject and one for the style.",
                     placeholder="a sks dog in wtrclr style",
-                    tooltip="The whole picture, with a trigger word for the subject and one for the style.",
                 ),
-                io.String.Input(
+                text_input(
                     "content_prompt",
-                    multiline=True,
-                    default="",
+                    "The subject alone, with its trigger word. Prompts of any lengths go together.",
                     placeholder="a sks dog",
-                    tooltip="The subject alone, with its trigger word. Prompts of any lengths go together.",
                 ),
-                io.String.Input(
-                    "style_prompt",
-                    multiline=True,
-                    default="",
-                    placeholder="an image in wtrclr style",
-                    tooltip="The style alone, with its trigger word.",
+                text_input(
+                    "style_prompt", "The style alone, with its trigger word.", placeholder="an image in wtrclr style"
                 ),
                 steps_input(_DEFAULT.learning.steps, "Training steps. 600 as in the paper; 100 to 200 for a look."),
                 rank_input(TrainOptions().form.rank),

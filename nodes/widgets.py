@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from .host.denoiser import COMPUTE_DTYPES
+
+PLANNED = "auto"
+CUSTOM = "as set here"
+
 
 def strength_input(name: str, tooltip: str) -> io.Input:
     """A strength or weight; 1 is as it is."""
@@ -73,3 +78,36 @@ def dial_input(name: str, default: float, range_: tuple[float, float, float], to
 def switch_input(name: str, default: bool, tooltip: str) -> io.Input:
     """On or off."""
     return io.Boolean.Input(name, default=default, tooltip=tooltip)
+
+
+def text_input(name: str, tooltip: str, placeholder: str | None = None) -> io.Input:
+    """Text of several lines, empty at first."""
+    return io.String.Input(name, default="", multiline=True, placeholder=placeholder, tooltip=tooltip)
+
+
+def compute_input(tooltip: str) -> io.Input:
+    """The precision of a training."""
+    return io.Combo.Input("compute_dtype", options=list(COMPUTE_DTYPES), default="as loaded", tooltip=tooltip)
+
+
+def memory_plan_input(what_for: str = "", *, optional: bool = False) -> io.Input:
+    """Whether the planner decides on gradient checkpointing and micro-batch, or the artist."""
+    return io.Combo.Input(
+        "memory_plan",
+        options=[PLANNED, CUSTOM],
+        default=PLANNED,
+        optional=optional,
+        tooltip="auto: use gradient checkpointing and a smaller micro-batch only if the free memory asks for it. "
+        f"as set here: start with both as they are set{what_for}.",
+    )
+
+
+def resume_input(*, optional: bool = False) -> io.Input:
+    """Whether a training that was stopped goes on."""
+    return io.Boolean.Input(
+        "resume",
+        default=True,
+        optional=optional,
+        tooltip="After a crash or Cancel, the same graph with the same seed goes on where its training stopped, with "
+        "the same result as without the stop. Off: it starts from the first step, and nothing is kept.",
+    )
