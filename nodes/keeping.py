@@ -29,7 +29,7 @@ Curves = Mapping[str, Sequence[float]]
 MOST_KEPT, MOST_BYTES = 8, 8 * 2**30
 """Trainings of which the state stays, and their size together; of more, the oldest go, but never the newest."""
 
-_SECONDS = 5.0
+_SECONDS = 1.0
 """Between two writes at least, and a hundred times what a write takes: so it costs a hundredth of the time at most."""
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from host.comfy_host import ComfyServer, GraphFailed, GraphInterrupted
+from host.cancelling import cancelled
+from host.comfy_host import ComfyServer, GraphFailed
 from host.graphs import Graph, node, text_to_image
 from host.lora_samples import Layer, attention_linears, make_lora, text_layers
 from host.merge_graphs import add_loaders, add_merge, give_pictures, model_state, models_only
@@ -163,17 +164,8 @@ def test_zip_lora_leaves_the_model_as_it_was(server: ComfyServer, narrow: str) -
     assert json.loads(texts["digest"][0]) == json.loads(texts["digest2"][0]) == before
 
     graph["pair"]["inputs"]["steps"] = 500
-    with server.events() as stream:
-        prompt_id = server.queue(graph)
-
-        def training(_: object) -> bool:
-            return any(p["node"] == "pair" and p["value"] >= 2 for p in stream.of(prompt_id, "progress"))
-
-        stream.wait_for(training, timeout=240)
-        server.interrupt()
-        with pytest.raises(GraphInterrupted):
-            server.wait(prompt_id)
-        assert any(preview.size == (512, 512) for preview in stream.previews)
+    seen = cancelled(server, graph, "pair", steps=500, at=2)
+    assert any(preview.size == (512, 512) for preview in seen.previews)
     assert model_state(server, narrow) == before
 
 

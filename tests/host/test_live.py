@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
 from duolora_core.masks_file import read_masks
-from host.comfy_host import ComfyServer, GraphInterrupted
+from host.cancelling import cancelled
+from host.comfy_host import ComfyServer
 from host.graphs import Graph, node
 from host.merge_graphs import add_merge, add_save, give_pictures, model_state, models_only
 from host.narrow import CONTENT, STYLE
@@ -67,17 +67,7 @@ def test_a_sample_without_memory_ends_the_samples_and_not_the_training(server: C
 
 def test_cancel_between_samples_leaves_the_model_as_it_was(server: ComfyServer, narrow: str) -> None:
     before = model_state(server, narrow)
-    with server.events() as stream:
-        graph = give_pictures(server, merge(narrow, 1, steps=500))
-        prompt_id = server.queue(add_save(graph, ["merge", 0], "live/cancelled"))
-
-        def training(_: object) -> bool:
-            steps = [p for p in stream.of(prompt_id, "progress") if p["node"] == "merge" and p["max"] == 500]
-            return any(p["value"] >= 2 for p in steps)
-
-        stream.wait_for(training, timeout=240)
-        server.interrupt()
-        with pytest.raises(GraphInterrupted):
-            server.wait(prompt_id)
+    graph = give_pictures(server, merge(narrow, 1, steps=500))
+    cancelled(server, add_save(graph, ["merge", 0], "live/cancelled"), steps=500, at=2)
     assert model_state(server, narrow) == before
     assert not list((server.loras / "live").glob("cancelled*"))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from host.comfy_host import ComfyServer, GraphFailed, GraphInterrupted
+from host.cancelling import cancelled
+from host.comfy_host import ComfyServer, GraphFailed
 from host.graphs import Graph, node, text_to_image
 from host.lora_samples import Layer, attention_linears, make_lora
 from host.merge_graphs import (
@@ -52,20 +53,9 @@ def test_cancel_in_mid_training(server: ComfyServer, checkpoint: str) -> None:
     files = set(server.loras.rglob("*"))
     graph = give_pictures(server, add_merge(models_only(checkpoint), CONTENT, STYLE, steps=500, seed=31))
     graph = add_save(apply_and_paint(graph, ["merge", 0]), ["merge", 0], "cancelled/merged")
-    with server.events() as stream:
-        prompt_id = server.queue(graph)
-
-        def training(_: object) -> bool:
-            return any(p["node"] == "merge" and p["value"] >= 3 for p in stream.of(prompt_id, "progress"))
-
-        stream.wait_for(training, timeout=240)
-        reached = max(p["value"] for p in stream.of(prompt_id, "progress") if p["node"] == "merge")
-        server.interrupt()
-        with pytest.raises(GraphInterrupted):
-            server.wait(prompt_id)
-        last = max(p["value"] for p in stream.of(prompt_id, "progress") if p["node"] == "merge")
-        assert last <= reached + 2
-        assert any(preview.size == (512, 512) for preview in stream.previews)
+    seen = cancelled(server, graph, steps=500, at=3)
+    assert seen.shown[-1] <= seen.pressed + 2
+    assert any(preview.size == (512, 512) for preview in seen.previews)
     assert model_state(server, checkpoint) == before
     assert set(server.loras.rglob("*")) == files
     assert painted(server, text_to_image(checkpoint, size=64, seed=77)).std() > 5

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from host.comfy_host import ComfyServer, GraphFailed, GraphInterrupted, GraphRejected
+from host.cancelling import cancelled
+from host.comfy_host import ComfyServer, GraphFailed, GraphRejected
 from host.graphs import Graph, node, text_to_image
 from host.merge_graphs import (
     CONTENT_PROMPT,
@@ -167,18 +168,9 @@ def test_cancel_and_preview_and_the_model_is_as_it_was(server: ComfyServer, narr
     files = set(server.loras.rglob("*"))
     graph = training(server, narrow, steps=500, options={"sample_every": 2})
     graph = add_save(graph, ["train", MERGED], "cancelled/trained")
-    with server.events() as stream:
-        prompt_id = server.queue(graph)
-
-        def reached(_: object) -> bool:
-            return any(p["node"] == "train" and p["value"] >= 5 for p in stream.of(prompt_id, "progress"))
-
-        stream.wait_for(reached, timeout=240)
-        server.interrupt()
-        with pytest.raises(GraphInterrupted):
-            server.wait(prompt_id)
-        shown = [np.asarray(each, dtype=float) for each in stream.previews if each.size == (512, 512)]
-        colours = [float((each.max(axis=2) - each.min(axis=2))[300:500, 180:330].mean()) for each in shown]
+    seen = cancelled(server, graph, "train", steps=500, at=5)
+    shown = [np.asarray(each, dtype=float) for each in seen.previews if each.size == (512, 512)]
+    colours = [float((each.max(axis=2) - each.min(axis=2))[300:500, 180:330].mean()) for each in shown]
     assert colours[-1] > 2 * colours[0] + 5  # the sample below the curve; the first preview comes before it
     assert model_state(server, narrow) == before
     assert set(server.loras.rglob("*")) == files

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
 
-from host.comfy_host import ComfyServer, GraphInterrupted
+from host.cancelling import cancelled, require_shown, steps_shown
+from host.comfy_host import ComfyServer
 from host.graphs import Graph, node
 from host.merge_graphs import models_only
-from host.test_going_on import nothing_kept, unfinished
+from host.test_going_on import nothing_kept, reached, unfinished
 from host.training_graphs import INFO, add_picture, add_training, same, saved_lora
 
 __all__ = ["nothing_kept"]
@@ -31,34 +31,22 @@ def training(server: ComfyServer, checkpoint: str, kind: str, **options: Any) ->
     return graph
 
 
-def steps_seen(stream: Any, prompt_id: str) -> list[int]:
-    told = stream.of(prompt_id, "progress")
-    return [each["value"] for each in told if each["node"] == "train" and each["max"] == STEPS]
-
-
 @pytest.mark.usefixtures("nothing_kept")
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_after_cancel_the_same_graph_goes_on(server: ComfyServer, narrow: str, kind: str) -> None:
     """UnZipLoRA opens columns after steps 0, 3 and 5: what was opened before the stop stays open."""
     graph = training(server, narrow, kind)
-    with server.events() as stream:
-        prompt_id = server.queue(graph)
-        stream.wait_for(lambda stream: len(steps_seen(stream, prompt_id)) >= 4, timeout=300)
-        server.interrupt()
-        with pytest.raises(GraphInterrupted):
-            server.wait(prompt_id)
-        last_shown = steps_seen(stream, prompt_id)[-1]
+    shown = cancelled(server, graph, "train", steps=STEPS, at=2).shown
     assert len(unfinished(server)) == 1
+    behind = reached(server)
+    assert behind >= shown[-1]
     with server.events() as stream:
         prompt_id = server.queue(graph)
         said = server.texts(server.wait(prompt_id, 600))["info"][0]
         stream.wait_until_finished(prompt_id)
-        shown = steps_seen(stream, prompt_id)
-    found = re.search(r"went on after step (\d+), where", said)
-    assert found is not None
-    reached = int(found[1])
-    assert last_shown <= reached <= last_shown + 1  # a step that is done counts, even if Cancel came before its picture
-    assert shown == list(range(reached + 1, STEPS + 1))
+        shown = steps_shown(stream, prompt_id, "train", STEPS)
+    assert f"went on after step {behind}, where" in said
+    require_shown(shown, behind + 1, STEPS)
     assert unfinished(server) == []
     gone_on = saved_lora(server, graph, f"goes_on/{kind}")
     whole = saved_lora(server, training(server, narrow, kind, resume=False), f"goes_on/whole_{kind}")
