@@ -16,17 +16,22 @@ Pure PyTorch: it knows no host. What it needs of a diffusion model is the `Denoi
 
 The files in reading order:
 
-- how a stranger's file is read: `texts`, `tensor_header`, `tensor_file`, `content_hash`, `picture_batch`
 - what a LoRA is: `low_rank`, `unet_layout`, `lora_keys`, `architecture`, `each_layer`, `lora_file`, `concept`, `pair`
+- what it learns from: `picture_batch`
 - what trains: `layer_priors`, `gates`, `layer_hooks`, `gated_lora`, `denoiser`, `losses`, `config`, `evaluation`,
   `lessons`, `training_state`, `trainer`
 - what is seen meanwhile: `sampling`
-- what it needs: `activations`, `memory`, `plans`
-- what comes out: `merged`, `dials`, `save_name`, `safetensors_bytes`, `whole_file`, `lora_save`, `masks_file`,
-  `kept_file`, `unfinished`
-- what it says: `layer_kinds`, `overlap`, `scores`, and `report` (words and pictures; not imported here)
-- what others do: `baselines`, `core_space`, `zip_lora`
-- where LoRAs come from: `from_pictures`, a package of its own that trains them
+- what comes out: `merged`, `dials`, `lora_save`, `masks_file`
+- how it goes on after a stop: `kept_training`, `unfinished`
+- what it says: `layer_kinds`, `overlap`, `scores`
+
+and, each a folder with a reading order of its own:
+
+- `files`: what a stranger's file is believed to say, and files that are there whole or not at all
+- `memory`: what a training needs, and how it is made to need less
+- `baselines`: what others do with the same pair
+- `report`: words and pictures; not imported here
+- `from_pictures`: where LoRAs come from
 """
 
 from .concept import Concept, place

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from .errors import SettingsError
-from .texts import printable
+from .files.texts import printable
 from .unet_layout import Block, UNetLayout
 
 Role = Literal["content", "style", "neutral"]

@@ -21,8 +21,8 @@ from .denoiser import Denoiser, network_output, noised
 from .evaluation import Sample, Target, evaluate
 from .gated_lora import GatedLora
 from .losses import cycle_latent
-from .memory import Plan
-from .plans import Plans
+from .memory.needs import Plan
+from .memory.plans import Plans
 
 
 @dataclass(frozen=True)

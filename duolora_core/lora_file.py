@@ -14,10 +14,10 @@ from torch import Tensor
 from .architecture import foreign_architecture
 from .each_layer import each_layer
 from .errors import LoraFileError
+from .files.tensor_file import read_tensors
+from .files.tensor_header import Header, check_key
+from .files.texts import json_of, printable
 from .lora_keys import Part, foreign_kind, split_key
-from .tensor_file import read_tensors
-from .tensor_header import Header, check_key
-from .texts import json_of, printable
 
 _LONGEST_WORD = 300
 """Characters of a trigger phrase; CLIP reads about as many at once."""

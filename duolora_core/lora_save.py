@@ -13,11 +13,11 @@ from torch import Tensor
 
 from .each_layer import each_layer
 from .errors import LoraFileError
+from .files.safetensors_bytes import safetensors_chunks
+from .files.whole_file import write_whole
 from .lora_file import all_finite
 from .low_rank import LowRank
 from .merged import FoldedLora
-from .safetensors_bytes import safetensors_chunks
-from .whole_file import write_whole
 
 VERSION = "0.1.0"
 

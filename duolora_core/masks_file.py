@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from .errors import LoraFileError, SettingsError
+from .files.tensor_file import read_tensors
+from .files.tensor_header import Header
+from .files.texts import json_of, printable
 from .gates import Gates, open_gates
 from .layer_priors import Role, layer_roles
 from .lora_save import VERSION, write_safetensors
 from .pair import Basis, LoraPair
-from .tensor_file import read_tensors
-from .tensor_header import Header
-from .texts import json_of, printable
 from .unet_layout import UNetLayout
 
 _ROLES = ("content", "style")

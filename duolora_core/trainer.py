@@ -25,9 +25,9 @@ from .gates import BlockGates, Gates, block_statistics, initial_gates
 from .layer_priors import Role
 from .lessons import Lesson, Picture, lessons
 from .losses import layer_prior_loss
-from .memory import Plan
+from .memory.needs import Plan
+from .memory.plans import Plans
 from .pair import LoraPair
-from .plans import Plans
 from .training_state import TrainingState, captured, put_back
 
 

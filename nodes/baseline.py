@@ -8,8 +8,8 @@ import torch
 from comfy_api.latest import io
 
 from ..duolora_core import LoraPair
+from ..duolora_core.baselines.zip_lora import ZipLoraConfig
 from ..duolora_core.lora_save import kohya_state_dict
-from ..duolora_core.zip_lora import ZipLoraConfig
 from .host.models import apply_lora
 from .methods import STACK, TRAINING_FREE, ZIP_LORA, Dials, run_zip_lora
 from .pairing import concept_note, coverage_notes, loaded_pair

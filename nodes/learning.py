@@ -29,7 +29,7 @@ from ..duolora_core.from_pictures import (
     unzip_loras,
 )
 from ..duolora_core.from_pictures.lora_in_training import Side
-from ..duolora_core.plans import Plans
+from ..duolora_core.memory.plans import Plans
 from .classroom import Classroom, sizes_of
 from .host.denoiser import Limits, training_denoiser, unet_layout
 from .host.prompts import condition, encode, encode_alike, text_tokens

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..duolora_core.content_hash import content_hash
 from ..duolora_core.errors import SettingsError
+from ..duolora_core.files.content_hash import content_hash
+from ..duolora_core.files.texts import listed
 from ..duolora_core.lora_file import LoraFile, lora_from_tensors, read_lora, trigger_words
 from ..duolora_core.picture_batch import check_pictures
-from ..duolora_core.texts import listed
 from .host import files
 from .schema import schema
 from .sockets import CATEGORY, ConceptSocket, LoadedConcept, LoraModelSocket

@@ -8,8 +8,8 @@ import torch
 from comfy_api.latest import io
 
 from ..duolora_core import make_merged
-from ..duolora_core.content_hash import content_hash
 from ..duolora_core.errors import SettingsError
+from ..duolora_core.files.content_hash import content_hash
 from ..duolora_core.gates import block_statistics
 from ..duolora_core.masks_file import gates_of, read_masks, roles_of
 from .host import files

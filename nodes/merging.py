@@ -19,7 +19,7 @@ from ..duolora_core import (
     train,
 )
 from ..duolora_core.lora_save import VERSION
-from ..duolora_core.memory import merge_workload
+from ..duolora_core.memory.needs import merge_workload
 from .host.denoiser import Limits, prediction_of, training_denoiser
 from .keeping_merges import MergeFile, keeper_for
 from .live import Sampler

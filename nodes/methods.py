@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 import torch
 
 from ..duolora_core import LoraPair
-from ..duolora_core.baselines import average, block_split, null_space, stack
-from ..duolora_core.core_space import dare, ties
+from ..duolora_core.baselines.core_space import dare, ties
+from ..duolora_core.baselines.training_free import average, block_split, null_space, stack
+from ..duolora_core.baselines.zip_lora import Axis, ZipLoraConfig, attach_zip, open_masks, zip_lora, zip_workload
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.merged import FoldedLora
-from ..duolora_core.zip_lora import Axis, ZipLoraConfig, attach_zip, open_masks, zip_lora, zip_workload
 from .host.denoiser import Limits, training_denoiser
 from .keeping_merges import MergeFile, keeper_for
 from .sockets import LoadedConcept

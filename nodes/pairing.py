@@ -8,8 +8,8 @@ import torch
 
 from ..duolora_core import Concept, LoraPair, make_pair, place
 from ..duolora_core.errors import SettingsError
+from ..duolora_core.files.texts import listed
 from ..duolora_core.pair import Basis
-from ..duolora_core.texts import listed
 from .host.denoiser import require_sdxl, unet_layout
 from .sockets import LoadedConcept
 

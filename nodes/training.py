@@ -10,7 +10,7 @@ from PIL.Image import Image
 
 from ..duolora_core.errors import TrainingError
 from ..duolora_core.gates import BlockGates
-from ..duolora_core.plans import Plans
+from ..duolora_core.memory.plans import Plans
 from ..duolora_core.report import training_preview
 from ..duolora_core.trainer import Report
 from .host.outputs import withheld

@@ -25,13 +25,13 @@ from duolora_core import (
     starting_gates,
     train,
 )
-from duolora_core.core_space import ties
+from duolora_core.baselines.core_space import ties
+from duolora_core.files.save_name import save_place
 from duolora_core.gates import block_statistics
 from duolora_core.lora_file import trigger_words
 from duolora_core.lora_save import FileInfo, metadata, write_safetensors
 from duolora_core.masks_file import gates_of, read_masks, save_masks
 from duolora_core.report import MergeFigures, findings, merge_report
-from duolora_core.save_name import save_place
 from factors import random_factors, shapes_of
 from spellings import spell
 from tiny import TinyDenoiser, layout, picture, tiny_unet

@@ -13,8 +13,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from duolora_core.from_pictures import Checkpoint, Example, LearnConfig, LearnReport, LiveLoras, attach_loras, learn
 from duolora_core.from_pictures.lora_in_training import LoraInTraining, Side, new_lora
+from duolora_core.memory.plans import Plans
 from duolora_core.merged import FoldedLora
-from duolora_core.plans import Plans
 from tiny import TinyDenoiser, layout, pick, picture
 
 LAYERS = pick(

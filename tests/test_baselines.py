@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.ldm_unet import SSD_1B
 from duolora_core import LoraPair, LowRank, make_pair
-from duolora_core.baselines import (
+from duolora_core.baselines.training_free import (
     average,
     block_split,
     null_space,

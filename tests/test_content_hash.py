@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from duolora_core import content_hash as module
-from duolora_core.content_hash import TICK, content_hash
 from duolora_core.errors import LoraFileError
+from duolora_core.files import content_hash as module
+from duolora_core.files.content_hash import TICK, content_hash
 
 LONG_AGO = 1_600_000_000_000_000_000
 

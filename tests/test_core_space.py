@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from duolora_core import LowRank, make_pair
-from duolora_core.baselines import stack, with_layers
-from duolora_core.core_space import dare, merge_cores, shared_core, ties
+from duolora_core.baselines.core_space import dare, merge_cores, shared_core, ties
+from duolora_core.baselines.training_free import stack, with_layers
 from duolora_core.errors import SettingsError
 from duolora_core.merged import FoldedLora
 from factors import random_factors, shapes_of

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from benchmarks.ldm_unet import UNet
 from duolora_core import MergeConfig, Picture, StepReport, attach, open_gates, train
+from duolora_core.baselines.zip_lora import Axis, ZipLoraConfig, attach_zip, zip_lora
 from duolora_core.errors import DuoLoraError, SettingsError, TrainingError
 from duolora_core.gated_lora import GatedLora
-from duolora_core.kept_file import digest
+from duolora_core.kept_training import digest
 from duolora_core.training_state import TrainingState
 from duolora_core.unfinished import Unfinished, read_unfinished, write_unfinished
-from duolora_core.zip_lora import Axis, ZipLoraConfig, attach_zip, zip_lora
 from tiny import TinyDenoiser, hooks, picture
 from training import BOTH_WEIGHTED, ROLES, small_pair
 from worlds import World
@@ -197,17 +197,18 @@ def test_no_byte_of_it_can_change_unnoticed(kept: Unfinished, tmp_path: Path) ->
                 read_unfinished(path, KEY, 30, 4)
 
 
-LIES: dict[str, tuple[dict[str, Tensor], dict[str, Any]]] = {
-    "a value that is not finite": ({"values": torch.full((30,), math.nan)}, {}),
-    "half precision": ({"best": torch.ones(30, dtype=torch.float16)}, {}),
-    "a negative square": ({"square": -torch.ones(30)}, {}),
-    "too few losses": ({"losses": torch.ones(2, 2, dtype=torch.float64)}, {}),
-    "one more tensor": ({"more": torch.ones(1)}, {}),
-    "no latent": ({"content.0": torch.ones(3)}, {}),
-    "a later step": ({}, {"step": 4}),
-    "a step that is no number": ({}, {"step": "x"}),
-    "no picture": ({}, {"pictures": [0, 1]}),
-    "a term twice": ({}, {"terms": ["total", "total"]}),
+LIES: dict[str, tuple[str, dict[str, Tensor], dict[str, Any]]] = {
+    "a value that is not finite": ("not finite", {"state/values": torch.full((30,), math.nan)}, {}),
+    "half precision": ("its tensors", {"state/best": torch.ones(30, dtype=torch.float16)}, {}),
+    "a negative square": ("its numbers", {"state/square": -torch.ones(30)}, {}),
+    "too few losses": ("its curves", {"losses": torch.ones(2, 2, dtype=torch.float64)}, {}),
+    "one more tensor": ("not whole", {"more": torch.ones(1)}, {}),
+    "one more of the state": ("its tensors", {"state/more": torch.ones(1)}, {}),
+    "no latent": ("no latents", {"content/0": torch.ones(3)}, {}),
+    "a later step": ("its curves", {}, {"step": 4}),
+    "a step that is no number": ("invalid literal", {}, {"step": "x"}),
+    "no picture": ("not whole", {}, {"pictures": {"content": 0, "style": 1}}),
+    "a term twice": ("its curves", {}, {"terms": ["total", "total"]}),
 }
 
 
@@ -216,8 +217,9 @@ def test_a_file_that_lies_with_a_right_checksum_is_refused(kept: Unfinished, lie
     path = write_unfinished(tmp_path / "kept.safetensors", kept, KEY)
     with safe_open(path, framework="pt") as file:
         told = json.loads(file.metadata()["duolora_unfinished"])
-    tensors = load_file(path) | LIES[lie][0]
-    told |= LIES[lie][1]
+    reason, wrong, says = LIES[lie]
+    tensors = load_file(path) | wrong
+    told |= says
     save_file(tensors, path, {"duolora_unfinished": json.dumps(told), "sha256": digest(tensors, told)})
-    with pytest.raises(DuoLoraError, match=r"kept\.safetensors is no training"):
+    with pytest.raises(DuoLoraError, match=rf"kept\.safetensors is no training .*{reason}"):
         read_unfinished(path, KEY, gates=30, steps=5)

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.ldm_unet import UNetConfig
 from benchmarks.speed.from_pictures import MAKERS, memory, meta_denoiser, over_limit
 from duolora_core.from_pictures import LoraForm, learning_workload
-from duolora_core.memory import Plan, Storage, estimate
+from duolora_core.memory.needs import Plan, Storage, estimate
 
 SMALL = UNetConfig(
     channels=64,

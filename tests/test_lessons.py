@@ -20,8 +20,8 @@ from duolora_core import PRESETS, Gates, MergeConfig, attach, make_merged, open_
 from duolora_core.config import CycleRoute, Timesteps
 from duolora_core.gated_lora import GatedLora
 from duolora_core.lessons import Lesson, in_stratum, lessons
-from duolora_core.memory import Plan
-from duolora_core.plans import Plans
+from duolora_core.memory.needs import Plan
+from duolora_core.memory.plans import Plans
 from tiny import TinyDenoiser, hooks, inputs, picture, run
 from training import BOTH_WEIGHTED, ROLES, ROUTES, gradients, small_pair, trained
 from worlds import World, relative

@@ -13,9 +13,19 @@ import torch
 from benchmarks.ldm_unet import SDXL, SEGMIND_VEGA, UNet, UNetConfig
 from benchmarks.speed.live_memory import LiveMemory
 from benchmarks.speed.memory_plan import DTYPE, FP8, GB, RESERVED, measured, subject
+from duolora_core.baselines.zip_lora import zip_workload
 from duolora_core.config import CycleRoute, MergeConfig
-from duolora_core.memory import SLACK, Estimate, Plan, Storage, Workload, estimate, fitting, ladder, merge_workload
-from duolora_core.zip_lora import zip_workload
+from duolora_core.memory.needs import (
+    SLACK,
+    Estimate,
+    Plan,
+    Storage,
+    Workload,
+    estimate,
+    fitting,
+    ladder,
+    merge_workload,
+)
 from tiny import TinyDenoiser, layout, picture
 from training import BOTH_WEIGHTED, small_pair, trained
 from worlds import World

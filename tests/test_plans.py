@@ -14,8 +14,8 @@ from torch import Tensor
 from benchmarks.ldm_unet import UNet
 from duolora_core import Gates, StepReport, attach, open_gates, train
 from duolora_core.errors import OutOfMemoryError
-from duolora_core.memory import Plan
-from duolora_core.plans import Plans
+from duolora_core.memory.needs import Plan
+from duolora_core.memory.plans import Plans
 from tiny import TinyDenoiser, hooks, picture
 from training import BOTH_WEIGHTED, ROLES, small_pair, trained
 from worlds import World, relative

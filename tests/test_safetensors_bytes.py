@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from duolora_core.errors import DuoLoraError
-from duolora_core.safetensors_bytes import safetensors_chunks
+from duolora_core.files.safetensors_bytes import safetensors_chunks
 
 ROOT = Path(__file__).parent.parent
 TENSORS: dict[str, Tensor] = {
@@ -51,7 +51,7 @@ def test_the_order_of_what_is_given_does_not_matter_in_any_process() -> None:
     other = written(dict(reversed(TENSORS.items())), dict(reversed(metadata.items())))
     assert one == other
     script = (
-        "import hashlib, torch; from duolora_core.safetensors_bytes import safetensors_chunks as chunks\n"
+        "import hashlib, torch; from duolora_core.files.safetensors_bytes import safetensors_chunks as chunks\n"
         "metadata = {f'key{i}': str(i) for i in range(20)}\n"
         "print(hashlib.sha256(b''.join(chunks({'x': torch.ones(3)}, metadata))).hexdigest())"
     )

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duolora_core.errors import DuoLoraError, SettingsError
+from duolora_core.files.save_name import save_place
 from duolora_core.lora_save import write_safetensors
-from duolora_core.save_name import save_place
 
 WEIGHTS = {"a.lora_up.weight": torch.ones(64, 1024)}  # 256 kB
 

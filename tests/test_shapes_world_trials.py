@@ -14,9 +14,9 @@ from benchmarks.shapes_world.render import as_image
 from benchmarks.shapes_world.trials import SEED, Trial, paint_with, run
 from benchmarks.shapes_world.workbench import Workbench, open_workbench
 from duolora_core import MergeConfig
-from duolora_core.baselines import stack
+from duolora_core.baselines.training_free import stack
+from duolora_core.baselines.zip_lora import ZipLoraConfig
 from duolora_core.merged import FoldedLora
-from duolora_core.zip_lora import ZipLoraConfig
 
 CASE = case_of("sks1+zwx1")
 

@@ -19,8 +19,8 @@ from benchmarks.speed.dense import DenseLoras, Passes, attached
 from benchmarks.speed.wall import separate
 from benchmarks.speed.ziplora import ColumnMaskedLoras, ziplora_losses
 from duolora_core import Gates
+from duolora_core.baselines.zip_lora import ZipLoraConfig, attach_zip, zip_lora
 from duolora_core.denoiser import Prediction
-from duolora_core.zip_lora import ZipLoraConfig, attach_zip, zip_lora
 from masks import random_masks
 from tiny import ATTENTION, TinyDenoiser, hooks, pick, picture
 from training import BOTH_WEIGHTED, ROLES, gradients, trained

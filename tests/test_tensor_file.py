@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from duolora_core.errors import LoraFileError
-from duolora_core.tensor_file import file_sha256, read_tensors
-from duolora_core.tensor_header import Header
-from duolora_core.texts import json_of, listed, printable
+from duolora_core.files.tensor_file import file_sha256, read_tensors
+from duolora_core.files.tensor_header import Header
+from duolora_core.files.texts import json_of, listed, printable
 
 DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),

@@ -20,7 +20,7 @@ from duolora_core.errors import DuoLoraError
 from duolora_core.from_pictures import Checkpoint, UnzipPrompts, attach_loras, unzip, unzip_loras
 from duolora_core.from_pictures.lora_in_training import LoraInTraining, Side
 from duolora_core.from_pictures.unfinished import UnfinishedLoras, read_unfinished_loras, write_unfinished_loras
-from duolora_core.kept_file import digest
+from duolora_core.kept_training import digest
 from learners import CONFIG, example, grown, learned
 from test_unzip import CONFIG as UNZIP
 from test_unzip import FORM, LATENT, PROMPTS
@@ -88,14 +88,14 @@ def test_another_training_or_a_damaged_file_is_refused(kept: UnfinishedLoras, wh
         read_unfinished_loras(path, "b" * 64 if what == "key" else KEY, loras, 1 if what == "steps" else 3)
 
 
-LIES: dict[str, tuple[dict[str, Tensor], dict[str, Any]]] = {
-    "a loss that is not finite": ({"losses": torch.full((2, 2), math.nan, dtype=torch.float64)}, {}),
-    "too few losses": ({"losses": torch.ones(2, 1, dtype=torch.float64)}, {}),
-    "one more tensor": ({"more": torch.ones(1)}, {}),
-    "no latent": ({"pictures/0": torch.ones(3)}, {}),
-    "a later step": ({}, {"step": 3}),
-    "no picture": ({}, {"pictures": [0, 1]}),
-    "a term twice": ({}, {"terms": ["total", "total"]}),
+LIES: dict[str, tuple[str, dict[str, Tensor], dict[str, Any]]] = {
+    "a loss that is not finite": ("not finite", {"losses": torch.full((2, 2), math.nan, dtype=torch.float64)}, {}),
+    "too few losses": ("its curves", {"losses": torch.ones(2, 1, dtype=torch.float64)}, {}),
+    "one more tensor": ("not whole", {"more": torch.ones(1)}, {}),
+    "no latent": ("no latents", {"pictures/0": torch.ones(3)}, {}),
+    "a later step": ("its curves", {}, {"step": 3}),
+    "no picture": ("not whole", {}, {"pictures": {"pictures": 0, "class": 1}}),
+    "a term twice": ("its curves", {}, {"terms": ["total", "total"]}),
 }
 
 
@@ -103,8 +103,10 @@ LIES: dict[str, tuple[dict[str, Tensor], dict[str, Any]]] = {
 def test_a_file_that_lies_with_a_right_checksum_is_refused(kept: UnfinishedLoras, lie: str, tmp_path: Path) -> None:
     path = write_unfinished_loras(tmp_path / "kept.safetensors", kept, KEY)
     with safe_open(path, framework="pt") as file:
-        told = json.loads(file.metadata()["duolora_unfinished"]) | LIES[lie][1]
-    tensors = load_file(path) | LIES[lie][0]
+        told = json.loads(file.metadata()["duolora_unfinished"])
+    reason, wrong, says = LIES[lie]
+    tensors = load_file(path) | wrong
+    told |= says
     save_file(tensors, path, {"duolora_unfinished": json.dumps(told), "sha256": digest(tensors, told)})
-    with pytest.raises(DuoLoraError, match=r"kept\.safetensors is no training"):
+    with pytest.raises(DuoLoraError, match=rf"kept\.safetensors is no training .*{reason}"):
         read_unfinished_loras(path, KEY, grown(), steps=5)

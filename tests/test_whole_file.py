@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from duolora_core.errors import DuoLoraError, FileTakenError
-from duolora_core.whole_file import PREFIX, SUFFIX, write_numbered, write_whole
+from duolora_core.files.whole_file import PREFIX, SUFFIX, write_numbered, write_whole
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks and permissions of POSIX; runs on Linux and macOS")
@@ -169,7 +169,7 @@ def test_numbers_go_on_after_the_highest(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_goes_with_the_next_save_and_what_is_alive_stays(tmp_path: Path) -> None:
     """The other process writes half a file and waits; our save leaves it alone until that process is killed."""
     script = (
-        "import sys, time; from pathlib import Path; from duolora_core.whole_file import write_whole\n"
+        "import sys, time; from pathlib import Path; from duolora_core.files.whole_file import write_whole\n"
         "def chunks():\n"
         "    yield bytes(1_000_000); print('half', flush=True); time.sleep(600)\n"
         "write_whole(Path(sys.argv[1]), chunks())"

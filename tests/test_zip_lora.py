@@ -10,9 +10,9 @@ from torch import Tensor
 
 from benchmarks.ldm_unet import SDXL, SEGMIND_VEGA, SSD_1B, UNet, UNetConfig
 from duolora_core import Gates, LowRank, kohya_state_dict, make_pair
-from duolora_core.baselines import stack
+from duolora_core.baselines.training_free import stack
+from duolora_core.baselines.zip_lora import Axis, attach_zip, open_masks
 from duolora_core.gated_lora import Row
-from duolora_core.zip_lora import Axis, attach_zip, open_masks
 from factors import add, with_changes
 from masks import random_masks, small_pair
 from tiny import ATTENTION, VARIED, hooks, inputs, layout, pick, run, tiny_unet, weighted_modules

@@ -13,9 +13,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from benchmarks.ldm_unet import UNet
 from duolora_core import Gates, StepReport
+from duolora_core.baselines.zip_lora import Axis, ZipLoraConfig, attach_zip, mask_similarity, open_masks, zip_lora
 from duolora_core.denoiser import Prediction
 from duolora_core.errors import SettingsError, TrainingError
-from duolora_core.zip_lora import Axis, ZipLoraConfig, attach_zip, mask_similarity, open_masks, zip_lora
 from masks import LAYERS, random_masks, small_pair
 from tiny import TinyDenoiser, hooks, layout, picture
 from worlds import World, world

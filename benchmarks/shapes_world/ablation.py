@@ -19,9 +19,9 @@ from itertools import chain
 from typing import Any, get_args
 
 from duolora_core import MergeConfig
-from duolora_core.baselines import null_space
-from duolora_core.core_space import dare, ties
-from duolora_core.zip_lora import ZipLoraConfig
+from duolora_core.baselines.core_space import dare, ties
+from duolora_core.baselines.training_free import null_space
+from duolora_core.baselines.zip_lora import ZipLoraConfig
 
 from .cases import Case, cases
 from .ceiling import TrueGates

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from duolora_core import MergeConfig, make_merged
-from duolora_core.baselines import stack
+from duolora_core.baselines.training_free import stack
 from duolora_core.report import picture_grid
 
 from .cases import case_of

@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 
 from duolora_core import MergeConfig, StepReport, kohya_state_dict, make_merged
-from duolora_core.baselines import stack
+from duolora_core.baselines.training_free import stack
+from duolora_core.baselines.zip_lora import ZipLoraConfig
 from duolora_core.lora_save import write_safetensors
 from duolora_core.merged import FoldedLora
 from duolora_core.report import picture_grid
-from duolora_core.zip_lora import ZipLoraConfig
 
 from .cases import case_of
 from .concepts import load_concept

@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.workers import side_by_side
-from duolora_core.baselines import stack
+from duolora_core.baselines.training_free import stack
 from duolora_core.merged import FoldedLora
 
 from .applied import applied

@@ -21,9 +21,9 @@ from duolora_core import (
     starting_gates,
     train,
 )
+from duolora_core.baselines.zip_lora import Axis, ZipLoraConfig, ZippedLora, attach_zip, zip_lora
 from duolora_core.gates import Gates
 from duolora_core.pair import Basis
-from duolora_core.zip_lora import Axis, ZipLoraConfig, ZippedLora, attach_zip, zip_lora
 
 from .applied import applied
 from .cases import Case

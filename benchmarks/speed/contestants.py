@@ -25,7 +25,7 @@ from duolora_core import (
     starting_gates,
     train,
 )
-from duolora_core.zip_lora import ZipLoraConfig, open_masks
+from duolora_core.baselines.zip_lora import ZipLoraConfig, open_masks
 
 Step = Callable[[], float]
 """Does one whole training step and returns its total loss."""

@@ -39,7 +39,7 @@ from duolora_core.from_pictures import (
     unzip_loras,
 )
 from duolora_core.from_pictures.lora_in_training import Side
-from duolora_core.memory import Plan, Storage, estimate
+from duolora_core.memory.needs import Plan, Storage, estimate
 from duolora_core.unet_layout import UNetLayout
 
 GB = 2**30

@@ -37,7 +37,7 @@ from duolora_core import (
     open_gates,
 )
 from duolora_core.gated_lora import Row
-from duolora_core.memory import SLACK, Plan, Storage, Workload, estimate, fitting, ladder, merge_workload
+from duolora_core.memory.needs import SLACK, Plan, Storage, Workload, estimate, fitting, ladder, merge_workload
 
 DTYPE, FP8 = torch.bfloat16, torch.float8_e4m3fn
 GB = 2**30

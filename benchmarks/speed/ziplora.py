@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.speed.dense import DenseLoras, Losses, Passes
 from duolora_core import Gates, LoraPair, Picture
-from duolora_core.zip_lora import mask_similarity
+from duolora_core.baselines.zip_lora import mask_similarity
 
 
 class ColumnMaskedLoras(DenseLoras):

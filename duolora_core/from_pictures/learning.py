@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ..denoiser import Denoiser, network_output, noised, perfect_output
 from ..errors import SettingsError, TrainingError
-from ..memory import Plan
-from ..plans import Plans
+from ..memory.needs import Plan
+from ..memory.plans import Plans
 from .config import LearnConfig
 from .examples import Draw, Example, draws, seeded
 from .live_loras import LiveLoras

@@ -26,8 +26,8 @@ from torch import Tensor
 from ..denoiser import Denoiser
 from ..errors import SettingsError
 from ..layer_priors import layer_roles
-from ..memory import Plan
-from ..plans import Plans
+from ..memory.needs import Plan
+from ..memory.plans import Plans
 from ..unet_layout import UNetLayout
 from .columns import clamp_columns, column_scores, grow, overlap, separate_columns
 from .config import LearnConfig

@@ -1,11 +1,11 @@
-"""What a training from pictures needs in memory, for the planner in `memory`."""
+"""What a training from pictures needs in memory, for the planner in `memory.needs`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-from ..memory import Workload
+from ..memory.needs import Workload
 from ..unet_layout import UNetLayout
 from .lora_in_training import LoraInTraining, Side
 

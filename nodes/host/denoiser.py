@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ...duolora_core.denoiser import Prediction
 from ...duolora_core.errors import ModelMismatchError
-from ...duolora_core.memory import Plan, Workload, fitting, ladder
-from ...duolora_core.plans import Plans
+from ...duolora_core.memory.needs import Plan, Workload, fitting, ladder
+from ...duolora_core.memory.plans import Plans
 from ...duolora_core.unet_layout import UNetLayout, layout_from_shapes
 from .checkpointing import checkpointable
 from .memory import free_memory, is_out_of_memory, load_whole, plan_note, release, storage

@@ -8,9 +8,9 @@ from pathlib import Path
 import folder_paths
 
 from ...duolora_core.errors import LoraFileError
-from ...duolora_core.save_name import save_place
-from ...duolora_core.texts import printable
-from ...duolora_core.whole_file import write_numbered
+from ...duolora_core.files.save_name import save_place
+from ...duolora_core.files.texts import printable
+from ...duolora_core.files.whole_file import write_numbered
 
 MASKS_SUFFIX = ".masks.safetensors"
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ...duolora_core.errors import OutOfMemoryError
-from ...duolora_core.memory import SLACK, Estimate, Plan, Storage
+from ...duolora_core.memory.needs import SLACK, Estimate, Plan, Storage
 
 _FULL = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
 GB = 2**30  # as the host, drivers and task managers count

@@ -13,8 +13,8 @@ from unittest.mock import patch
 import torch
 from safetensors.torch import save as library_save
 
-from duolora_core import tensor_file
-from duolora_core.tensor_header import MOST_HEADER_BYTES, MOST_KEYS
+from duolora_core.files import tensor_file
+from duolora_core.files.tensor_header import MOST_HEADER_BYTES, MOST_KEYS
 from robust.makers import (
     bomb,
     fifo,

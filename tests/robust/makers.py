@@ -15,8 +15,8 @@ from safetensors.torch import save as library_save
 from torch import Tensor
 
 from duolora_core import kohya_state_dict, make_merged, make_pair, open_gates
+from duolora_core.files.tensor_header import MOST_HEADER_BYTES
 from duolora_core.lora_save import FileInfo, metadata, write_safetensors
-from duolora_core.tensor_header import MOST_HEADER_BYTES
 from factors import random_factors, shapes_of
 from robust.spoiling import packed
 from robust.strangers import KEYS, healthy

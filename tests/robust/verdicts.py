@@ -26,13 +26,13 @@ from duolora_core import (
     place,
     read_lora,
 )
+from duolora_core.files.tensor_header import MOST_HEADER_BYTES
+from duolora_core.files.texts import printable
 from duolora_core.lora_file import trigger_words
 from duolora_core.lora_save import FileInfo, metadata
 from duolora_core.masks_file import gates_of, read_masks, roles_of
 from duolora_core.picture_batch import check_pictures
 from duolora_core.report import Prompts, findings
-from duolora_core.tensor_header import MOST_HEADER_BYTES
-from duolora_core.texts import printable
 from factors import random_factors, shapes_of
 from tiny import layout, pick
 from worlds import concept

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import torch
 
-from .errors import OutOfMemoryError
-from .memory import Plan
+from ..errors import OutOfMemoryError
+from .needs import Plan
 
 Result = TypeVar("Result")
 

@@ -22,7 +22,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .unet_layout import Layer, UNetLayout
+from ..unet_layout import Layer, UNetLayout
 
 _BLOCK = re.compile(
     r".+\.transformer_blocks\.\d+(?=\.)|.+\.\d+(?=\.(?:in_layers|emb_layers|out_layers|skip_connection))"

@@ -12,7 +12,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
-from .errors import LoraFileError
+from ..errors import LoraFileError
 from .tensor_file import file_sha256
 
 TICK = 3.0

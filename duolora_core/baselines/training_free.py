@@ -18,13 +18,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .concept import Concept
-from .errors import SettingsError
-from .gates import open_gates
-from .layer_priors import B_LORA_STYLE_BLOCK, Role, layer_roles
-from .low_rank import LowRank
-from .merged import FoldedLora, make_merged
-from .pair import LoraPair
+from ..concept import Concept
+from ..errors import SettingsError
+from ..gates import open_gates
+from ..layer_priors import B_LORA_STYLE_BLOCK, Role, layer_roles
+from ..low_rank import LowRank
+from ..merged import FoldedLora, make_merged
+from ..pair import LoraPair
 
 B_LORA_CONTENT_BLOCK = "up_blocks.0.attentions.0"  # W4 of B-LoRA, arXiv 2403.14572
 

@@ -24,20 +24,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .baselines import stack, with_layers
-from .config import MergeConfig
-from .denoiser import Denoiser
-from .gated_lora import GatedLora, along_channels, hooked
-from .gates import Gates, Slot
-from .layer_priors import layer_roles
-from .lessons import Picture
-from .low_rank import LowRank
-from .memory import Workload, pair_workload
-from .merged import FoldedLora
-from .pair import LoraPair
-from .plans import Plans
-from .trainer import Penalty, StepReport, descend
-from .training_state import TrainingState
+from ..config import MergeConfig
+from ..denoiser import Denoiser
+from ..gated_lora import GatedLora, along_channels, hooked
+from ..gates import Gates, Slot
+from ..layer_priors import layer_roles
+from ..lessons import Picture
+from ..low_rank import LowRank
+from ..memory.needs import Workload, pair_workload
+from ..memory.plans import Plans
+from ..merged import FoldedLora
+from ..pair import LoraPair
+from ..trainer import Penalty, StepReport, descend
+from ..training_state import TrainingState
+from .training_free import stack, with_layers
 
 Axis = Literal["output", "input"]
 

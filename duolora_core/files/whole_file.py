@@ -23,7 +23,7 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import DuoLoraError, FileTakenError
+from ..errors import DuoLoraError, FileTakenError
 
 if sys.platform != "win32":
     import fcntl

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .baselines import stack, with_layers
-from .errors import SettingsError
-from .low_rank import LowRank
-from .merged import FoldedLora
-from .pair import LoraPair
+from ..errors import SettingsError
+from ..low_rank import LowRank
+from ..merged import FoldedLora
+from ..pair import LoraPair
+from .training_free import stack, with_layers
 
 CoreRule = Callable[[Tensor, Tensor], Tensor]
 """Content core and style core, both (R, R), to the merged core, (R, R)."""

@@ -20,10 +20,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..config import MergeConfig
+from ..pair import LoraPair
+from ..unet_layout import UNetLayout
 from .activations import pieces
-from .config import MergeConfig
-from .pair import LoraPair
-from .unet_layout import UNetLayout
 
 SLACK = 1.1
 """Room for what is not estimated: an allocator's rounding and gaps, the workspace of kernels. Chosen, not measured."""

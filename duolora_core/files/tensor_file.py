@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .errors import LoraFileError
+from ..errors import LoraFileError
 from .tensor_header import LENGTH_BYTES, Header, header_length, parse_header
 from .texts import printable
 

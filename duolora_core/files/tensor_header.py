@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from .errors import LoraFileError
+from ..errors import LoraFileError
 from .texts import printable
 
 LENGTH_BYTES = 8

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from .errors import DuoLoraError
+from ..errors import DuoLoraError
 
 _DTYPES = {
     torch.int64: "I64",

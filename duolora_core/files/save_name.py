@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from pathlib import Path
 
-from .errors import SettingsError
+from ..errors import SettingsError
 from .texts import printable
 
 _NOT_IN_NAMES = frozenset('<>:"|?*')
