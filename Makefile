@@ -37,7 +37,7 @@ unit: $(STAMP) ## Run the tests that need no ComfyUI
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests --ignore=tests/host --ignore=tests/browser -n auto --dist loadfile $(PYTEST_ARGS)
 
 test-host: $(STAMP) ## Run the tests inside real ComfyUI checkouts (they skip where there is none)
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/host -n 2 --dist loadgroup $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/host -n auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
 
 test-browser: $(STAMP) ## Drive ComfyUI's own page in Chromium: every workflow, as an artist would
 	PYTHONPATH=tests $(BIN)/python -m browser.install_chromium

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from duolora_core.from_pictures import Checkpoint, Example, LearnConfig, LearnReport, LiveLoras, attach_loras, learn
 from duolora_core.from_pictures.lora_in_training import LoraInTraining, Side, new_lora
@@ -57,22 +54,6 @@ def deltas(lora: FoldedLora) -> dict[str, Tensor]:
 def example(seed: int, size: tuple[int, int] = (8, 8)) -> Example:
     made = picture(seed, size)
     return Example(made.latent, made.own)
-
-
-@contextmanager
-def gradients() -> Generator[list[Tensor], None, None]:
-    """All gradients that an optimiser is about to use, in one row for each step, through PyTorch's own hook."""
-    seen: list[Tensor] = []
-
-    def record(optimiser: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-        seen.append(torch.cat([parameter.grad.flatten() for parameter in parameters]))
-
-    handle = register_optimizer_step_pre_hook(record)
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 @dataclass(frozen=True)

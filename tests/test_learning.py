@@ -18,7 +18,8 @@ from duolora_core.from_pictures.examples import draws
 from duolora_core.from_pictures.weighting import snr_weight
 from duolora_core.sampling import Guidance, sample
 from factors import add, with_changes
-from learners import CONFIG, LAYERS, deltas, example, gradients, grown, learned, new, stopped
+from gradients import gradients
+from learners import CONFIG, LAYERS, deltas, example, grown, learned, new, stopped
 from tiny import TinyDenoiser, hooks, run
 from worlds import relative
 

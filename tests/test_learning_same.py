@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from benchmarks.ldm_unet import ResBlock, TransformerBlock, UNet
 from duolora_core.memory.needs import Plan
 from duolora_core.memory.plans import Plans
-from learners import CONFIG, example, gradients, grown, learned, new
+from gradients import gradients
+from learners import CONFIG, example, grown, learned, new
 from tiny import TinyDenoiser, tiny_unet
 from worlds import relative
 

@@ -22,8 +22,9 @@ from duolora_core.gated_lora import GatedLora
 from duolora_core.lessons import Lesson, in_stratum, lessons
 from duolora_core.memory.needs import Plan
 from duolora_core.memory.plans import Plans
+from gradients import gradients
 from tiny import TinyDenoiser, hooks, inputs, picture, run
-from training import BOTH_WEIGHTED, ROLES, ROUTES, gradients, small_pair, trained
+from training import BOTH_WEIGHTED, ROLES, ROUTES, small_pair, trained
 from worlds import World, relative
 
 CONTENT, STYLE = [picture(1), picture(3)], [picture(2), picture(4)]

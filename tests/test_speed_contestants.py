@@ -21,9 +21,10 @@ from benchmarks.speed.ziplora import ColumnMaskedLoras, ziplora_losses
 from duolora_core import Gates
 from duolora_core.baselines.zip_lora import ZipLoraConfig, attach_zip, zip_lora
 from duolora_core.denoiser import Prediction
+from gradients import gradients
 from masks import random_masks
 from tiny import ATTENTION, TinyDenoiser, hooks, pick, picture
-from training import BOTH_WEIGHTED, ROLES, gradients, trained
+from training import BOTH_WEIGHTED, ROLES, trained
 from worlds import World, random_gates, relative, world
 
 CPU, WIDE = torch.device("cpu"), torch.float64

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from duolora_core import (
     Gates,
@@ -23,6 +19,7 @@ from duolora_core import (
     train,
 )
 from duolora_core.config import CycleRoute
+from gradients import gradients
 from tiny import TinyDenoiser, layout, pick, picture
 from worlds import World, world
 
@@ -42,21 +39,6 @@ ROUTES: tuple[CycleRoute, ...] = ("authors", "differentiable")
 def small_pair() -> World:
     """Layers of every kind; the first is the content LoRA's alone, the last the style LoRA's."""
     return world(LAYERS[:-1], LAYERS[1:], ranks=(3, 2))
-
-
-@contextmanager
-def gradients() -> Generator[list[Tensor], None, None]:
-    """Every gradient that an optimiser is about to use, through PyTorch's own hook."""
-    seen: list[Tensor] = []
-
-    def record(optimiser: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append(optimiser.param_groups[0]["params"][0].grad.clone())
-
-    handle = register_optimizer_step_pre_hook(record)
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.shapes_world.model import ShapesModel, load_model, save_model
 from host.checkpoint_cache import tiny_checkpoint
 from host.comfy_host import ComfyServer
 from host.graphs import NARROW
@@ -16,23 +19,30 @@ from host.hosts import HOW_TO_ENABLE, Host, find_hosts
 from host.lora_samples import Layer, attention_linears, load_layers, make_lora, text_layers
 from host.merge_graphs import CONTENT, STYLE
 from host.narrow import make_narrow_loras
+from random_world import random_world
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 HOSTS = find_hosts()
-GRAPHS: pytest.StashKey[dict[str, int]] = pytest.StashKey()
+GRAPHS: pytest.StashKey[Counter[str]] = pytest.StashKey()
 DIFFERENCES: pytest.StashKey[dict[str, list[int]]] = pytest.StashKey()
 
 collect_ignore = ["fixtures_pack", "tiny_checkpoint.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder carries the marker `host`; with pytest-xdist each ComfyUI has a process of its own."""
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.host)
-            versions = [host.version for host in HOSTS if host.version in item.name]
-            item.add_marker(pytest.mark.xdist_group(versions[0] if versions else "no host"))
+    """Everything in this folder carries the marker `host`, and with pytest-xdist each ComfyUI has its own processes.
+
+    One each on two cores; where there are more, the files of a ComfyUI are dealt out to as many servers as fit.
+    """
+    shares = max(1, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) // max(1, len(HOSTS)))
+    inside = [item for item in items if item.path.is_relative_to(HERE)]
+    files = sorted({item.path for item in inside})
+    for item in inside:
+        item.add_marker(pytest.mark.host)
+        versions = [host.version for host in HOSTS if host.version in item.name]
+        group = f"{versions[0]} {files.index(item.path) % shares}" if versions else "no host"
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", params=HOSTS or [None], ids=[host.version for host in HOSTS] or ["no-host"])
@@ -61,7 +71,7 @@ def server(host: Host, request: pytest.FixtureRequest) -> Iterator[ComfyServer]:
     previews = ("--preview-method", "latent2rgb")
     with ComfyServer(host, pack_root=ROOT, fixtures_pack=HERE / "fixtures_pack", flags=previews) as running:
         yield running
-        request.config.stash.setdefault(GRAPHS, {})[host.version] = running.graphs_run
+        request.config.stash.setdefault(GRAPHS, Counter())[host.version] += running.graphs_run
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +110,20 @@ def narrow(server: ComfyServer, checkpoint_file: Path, layers: list[Layer]) -> s
     return NARROW
 
 
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of random weights for the shapes world's model."""
+    path = tmp_path_factory.mktemp("world") / "random.safetensors"
+    save_model(random_world(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(weights: Path) -> ShapesModel:
+    """The benchmarks' model with these weights."""
+    return load_model(weights)
+
+
 @pytest.fixture
 def largest_difference(host: Host, request: pytest.FixtureRequest) -> Callable[[int], None]:
     """Notes a pixel difference for the summary after the tests."""
@@ -111,20 +135,21 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A process of pytest-xdist hands over what the summary tells."""
     output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
     if output is not None:
-        output["hosts"] = [session.config.stash.get(GRAPHS, {}), session.config.stash.get(DIFFERENCES, {})]
+        output["hosts"] = [dict(session.config.stash.get(GRAPHS, Counter())), session.config.stash.get(DIFFERENCES, {})]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Takes it."""
     graphs, differences = getattr(node, "workeroutput", {}).get("hosts", ({}, {}))
-    node.config.stash.setdefault(GRAPHS, {}).update(graphs)
-    node.config.stash.setdefault(DIFFERENCES, {}).update(differences)
+    node.config.stash.setdefault(GRAPHS, Counter()).update(graphs)
+    for version, each in differences.items():
+        node.config.stash.setdefault(DIFFERENCES, {}).setdefault(version, []).extend(each)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Prints, per host, how many graphs ran and how far a reloaded file was from the applied merge."""
-    graphs: dict[str, int] = config.stash.get(GRAPHS, {})
+    graphs = config.stash.get(GRAPHS, Counter[str]())
     differences = config.stash.get(DIFFERENCES, {})
     for version, count in graphs.items():
         largest = max(differences.get(version, []), default=None)

@@ -48,6 +48,13 @@ def add_loaders(graph: Graph, content: str, style: str, name: str) -> Graph:
     return graph
 
 
+def add_masks(graph: Graph, masks: str, loaders: str) -> Graph:
+    """Adds `masks`, which makes a merge again from its masks file and the loaders `loaders.content` and `.style`."""
+    pair = {role: [f"{loaders}.{role}", 0] for role in ("content", "style")}
+    graph["masks"] = node("DuoLoRALoadMasks", model=["checkpoint", 0], masks=masks, **pair)
+    return graph
+
+
 def add_merge(
     graph: Graph,
     content: str,

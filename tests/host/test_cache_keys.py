@@ -13,7 +13,7 @@ from PIL import Image
 from host.comfy_host import ComfyServer
 from host.graphs import Graph, node
 from host.lora_samples import Layer, attention_linears, make_lora
-from host.merge_graphs import add_merge, add_save, executed, give_pictures, models_only
+from host.merge_graphs import add_masks, add_merge, add_save, executed, give_pictures, models_only
 from host.narrow import STYLE, narrowed
 from host.test_baselines import baseline
 
@@ -97,13 +97,7 @@ def test_masks_are_read_again_when_the_file_has_changed(
         server.run(add_save(graph, ["merge", 0], f"cache/{name}", what="masks only"), 600)
     one, other = (server.loras / "cache" / f"{name}_00001.masks.safetensors" for name in ("one", "other"))
     loading = {name: graph[name] for name in ("checkpoint", "clip", "merge.content", "merge.style")}
-    loading["masks"] = node(
-        "DuoLoRALoadMasks",
-        model=["checkpoint", 0],
-        content=["merge.content", 0],
-        style=["merge.style", 0],
-        masks="cache/one_00001.masks.safetensors",
-    )
+    add_masks(loading, "cache/one_00001.masks.safetensors", "merge")
     loading["report"] = node("DuoLoRAMergeReport", merged=["masks", 0])
     assert "masks" in executed(server.run(loading))
     assert "masks" not in executed(server.run(loading))

@@ -17,6 +17,7 @@ from host.merge_graphs import (
     CONTENT,
     STYLE,
     STYLE_PROMPT,
+    add_masks,
     add_merge,
     add_save,
     apply_and_paint,
@@ -178,13 +179,7 @@ def test_masks_make_the_merge_again(server: ComfyServer, checkpoint: str) -> Non
     assert all((server.loras / "masks" / name).stat().st_size < 100_000 for name in names)
 
     again = {name: graph[name] for name in ("checkpoint", "clip", "merge.content", "merge.style")}
-    again["masks"] = node(
-        "DuoLoRALoadMasks",
-        model=["checkpoint", 0],
-        content=["merge.content", 0],
-        style=["merge.style", 0],
-        masks="masks/m_00001.masks.safetensors",
-    )
+    add_masks(again, "masks/m_00001.masks.safetensors", "merge")
     assert np.array_equal(picture, painted(server, apply_and_paint(again, ["masks", 0])))
     again["merge.content"]["inputs"]["strength"] = 0.5
     with pytest.raises(GraphFailed, match="Load that one, at that strength"):

@@ -20,7 +20,7 @@ from benchmarks.shapes_world.applied import applied
 from benchmarks.shapes_world.cases import case_of
 from benchmarks.shapes_world.concepts import lora_path
 from benchmarks.shapes_world.judging import Verdict, judge
-from benchmarks.shapes_world.model import WEIGHTS, ShapesModel, decode_latent, encode_picture, load_model, save_model
+from benchmarks.shapes_world.model import WEIGHTS, ShapesModel, decode_latent, encode_picture
 from benchmarks.shapes_world.oracle import load_oracle
 from benchmarks.shapes_world.render import render
 from duolora_core import Gates, MergeConfig
@@ -30,25 +30,13 @@ from host.graphs import Graph, node
 from host.merge_graphs import add_save
 from host.world_graphs import add_sampling, add_world_merge, as_the_world_paints, give_pictures, world
 from host.world_reference import folded, prompt, sampled_latents, trained_gates
-from random_world import random_lora, random_world
+from random_world import random_lora
 
 CONTENT, STYLE = "world_content.safetensors", "world_style.safetensors"
 PROMPTS = ("a sks1", "zwx2 style")
 EVERY_LOSS = MergeConfig(steps=3, layer_prior_weight=1.0, cycle_weight=0.01)  # as `add_merge` sets the node
 WHOLE_TIMESTEPS = 10
 """Steps at which the host's "normal" schedule takes whole timesteps (999 / 9 = 111), as the benchmarks' always does."""
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("world") / "random.safetensors"
-    save_model(random_world(), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(weights: Path) -> ShapesModel:
-    return load_model(weights)
 
 
 @pytest.fixture(scope="module")

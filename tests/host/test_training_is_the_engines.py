@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.shapes_world.model import ShapesDenoiser, ShapesModel, encode_picture, load_model, save_model
+from benchmarks.shapes_world.model import ShapesDenoiser, ShapesModel, encode_picture
 from benchmarks.shapes_world.render import render
 from duolora_core import kohya_state_dict
 from duolora_core.from_pictures import (
@@ -36,25 +36,12 @@ from host.graphs import Graph
 from host.training_graphs import add_training, saved_lora
 from host.world_graphs import SIDE, add_pictures, world
 from host.world_reference import prompt
-from random_world import random_world
 
 JOINT, CONTENT, STYLE, CLASS = "sks1 zwx2", "sks1", "zwx2", "disc"
 CONFIG = LearnConfig(steps=4, learning_rate=1e-3, batch=2, micro_batch=4, seed=7)
 FORM = LoraForm(rank=4)
 
 Loras = dict[Side, LoraInTraining]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("world") / "random.safetensors"
-    save_model(random_world(), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(weights: Path) -> ShapesModel:
-    return load_model(weights)
 
 
 def drawn(server: ComfyServer, graph: Graph, name: str, count: int) -> tuple[list[Any], Tensor]:

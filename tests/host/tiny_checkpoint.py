@@ -26,27 +26,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-UNET_CONFIG: dict[str, Any] = {
-    "use_checkpoint": False,
-    "image_size": 32,
-    "use_spatial_transformer": True,
-    "legacy": False,
-    "num_classes": "sequential",
-    "adm_in_channels": 2816,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 320,
-    "num_res_blocks": [2, 2, 2],
-    "transformer_depth": [0, 0, 1, 1, 2, 2],
-    "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1],
-    "transformer_depth_middle": 1,
-    "channel_mult": [1, 1, 1],
-    "use_linear_in_transformer": True,
-    "context_dim": 2048,
-    "num_head_channels": 64,
-    "use_temporal_resblock": False,
-    "use_temporal_attention": False,
-}
+UNET_CONFIG: dict[str, Any] = json.loads((Path(__file__).parent / "fixtures_pack" / "unet.json").read_bytes())
 LATENT_SCALE = 0.13025  # SDXL's latents times this have a standard deviation of about 1
 
 

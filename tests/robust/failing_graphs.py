@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from host.fault_sites import GIVEN, OWN, SCORE, USE, ZIP
 from host.graphs import Graph, node, text_to_image
-from host.merge_graphs import CONTENT, STYLE, add_loaders, add_merge, add_save, models_only
+from host.merge_graphs import CONTENT, STYLE, add_loaders, add_masks, add_merge, add_save, models_only
 from robust.small_models import CHECKPOINT, give_colours, loader, zipped
 
 MASKS = "kept_00001.masks.safetensors"
@@ -44,8 +44,7 @@ def graphs(narrow: bool) -> dict[str, Graph]:
 def used() -> Graph:
     """A merge from its masks: turned, combined, applied, painted with, reported and saved."""
     graph = add_loaders(text_to_image(CHECKPOINT, size=64), CONTENT, STYLE, "pair")
-    pair = {"content": ["pair.content", 0], "style": ["pair.style", 0]}
-    graph["masks"] = node("DuoLoRALoadMasks", model=["checkpoint", 0], masks=MASKS, **pair)
+    add_masks(graph, MASKS, "pair")
     graph["probe"] = node(
         "DuoLoRABlockProbe",
         model=["checkpoint", 0],

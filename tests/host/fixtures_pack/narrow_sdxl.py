@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -13,24 +15,8 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-UNET_CONFIG: dict[str, Any] = {
-    "image_size": 32,
-    "use_spatial_transformer": True,
-    "legacy": False,
-    "num_classes": "sequential",
-    "adm_in_channels": 2816,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 64,
-    "num_res_blocks": [2, 2, 2],
-    "transformer_depth": [0, 0, 1, 1, 2, 2],
-    "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1],
-    "transformer_depth_middle": 1,
-    "channel_mult": [1, 1, 1],
-    "use_linear_in_transformer": True,
-    "context_dim": 2048,
-    "num_head_channels": 32,
-}
+UNET_CONFIG: dict[str, Any] = json.loads((Path(__file__).parent / "unet.json").read_bytes())
+UNET_CONFIG.update({"model_channels": 64, "num_head_channels": 32})
 
 
 def narrow_model(seed: int) -> Any:
