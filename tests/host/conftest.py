@@ -30,6 +30,7 @@ DIFFERENCES: pytest.StashKey[dict[str, list[int]]] = pytest.StashKey()
 collect_ignore = ["fixtures_pack", "tiny_checkpoint.py"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything in this folder carries the marker `host`, and with pytest-xdist each ComfyUI has its own processes.
 
