@@ -14,18 +14,19 @@ from browser.world_server import world_server
 from host.comfy_host import ComfyServer
 from host.hosts import HOW_TO_ENABLE as HOW_TO_GET_A_HOST
 from host.hosts import Host, find_hosts
+from host.processes import share_out
 
 HERE = Path(__file__).resolve().parent
 HOSTS = find_hosts()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All in this folder carries the marker `browser`; with pytest-xdist each ComfyUI has a process of its own."""
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.browser)
-            versions = [host.version for host in HOSTS if host.version in item.name]
-            item.add_marker(pytest.mark.xdist_group(versions[0] if versions else "no host"))
+    """Everything in this folder carries the marker `browser`."""
+    inside = [item for item in items if item.path.is_relative_to(HERE)]
+    for item in inside:
+        item.add_marker(pytest.mark.browser)
+    share_out(inside)
 
 
 @pytest.fixture(scope="session")

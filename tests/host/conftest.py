@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from host.hosts import HOW_TO_ENABLE, Host, find_hosts
 from host.lora_samples import Layer, attention_linears, load_layers, make_lora, text_layers
 from host.merge_graphs import CONTENT, STYLE
 from host.narrow import make_narrow_loras
+from host.processes import share_out
 from random_world import random_world
 
 HERE = Path(__file__).resolve().parent
@@ -30,20 +30,13 @@ DIFFERENCES: pytest.StashKey[dict[str, list[int]]] = pytest.StashKey()
 collect_ignore = ["fixtures_pack", "tiny_checkpoint.py"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder carries the marker `host`, and with pytest-xdist each ComfyUI has its own processes.
-
-    One each on two cores; where there are more, the files of a ComfyUI are dealt out to as many servers as fit.
-    """
-    shares = max(1, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) // max(1, len(HOSTS)))
+    """Everything in this folder carries the marker `host`."""
     inside = [item for item in items if item.path.is_relative_to(HERE)]
-    files = sorted({item.path for item in inside})
     for item in inside:
         item.add_marker(pytest.mark.host)
-        versions = [host.version for host in HOSTS if host.version in item.name]
-        group = f"{versions[0]} {files.index(item.path) % shares}" if versions else "no host"
-        item.add_marker(pytest.mark.xdist_group(group))
+    share_out(inside)
 
 
 @pytest.fixture(scope="session", params=HOSTS or [None], ids=[host.version for host in HOSTS] or ["no-host"])
