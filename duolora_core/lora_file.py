@@ -151,8 +151,7 @@ def lora_from_tensors(
     if architecture:
         raise LoraFileError(
             f"{name} looks like a LoRA for {architecture}. DuoLoRA merges LoRAs of the SDXL family; choose one "
-            f"made for "
-            "SDXL, Pony, Illustrious, NoobAI, SSD-1B or Segmind-Vega."
+            "made for SDXL, Pony, Illustrious, NoobAI, SSD-1B or Segmind-Vega."
         )
     return LoraFile(name, sha256 or tensors_sha256(tensors), entries, offsets, skipped, dict(metadata or {}))
 

@@ -178,6 +178,6 @@ def _not_finite(step: int, losses: Mapping[str, float], norm: float, sigma: floa
     what = f"the loss term {', '.join(broken)}" if broken else f"the gradient (norm {norm})"
     return (
         f"Training stopped at step {step}: {what} is not a finite number (sigma {sigma:.3f}). The best gates so "
-        f"far are "
-        "kept. Lower the learning rate or the LoRAs' strengths, or run the model in bf16 or fp32 instead of fp16."
+        "far are kept. Lower the learning rate or the LoRAs' strengths, or run the model in bf16 or fp32 instead "
+        "of fp16."
     )

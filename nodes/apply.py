@@ -81,8 +81,7 @@ class MultiConceptCombine(io.ComfyNode):
             display_name="Multi-Concept Combine",
             category=CATEGORY,
             description="Puts up to four merges into one LoRA, for several subjects in one style. Prompt with "
-            "directions: "
-            "'a sks dog on the left and a <v> cat on the right, in wtrclr style'.",
+            "directions: 'a sks dog on the left and a <v> cat on the right, in wtrclr style'.",
             search_aliases=["duolora", "multi concept", "combine lora"],
             inputs=[
                 *merges,
@@ -90,8 +89,7 @@ class MultiConceptCombine(io.ComfyNode):
                     "average",
                     default=True,
                     tooltip="On: weights are divided by the number of merges, as in the paper. Off: they count "
-                    "as they are, "
-                    "which keeps identities stronger but can overdo the style.",
+                    "as they are, which keeps identities stronger but can overdo the style.",
                 ),
                 *weights,
             ],

@@ -63,8 +63,7 @@ class _LoadConcept(io.ComfyNode):
                     "pictures",
                     optional=True,
                     tooltip=f"1 to 30 pictures of {cls.what}, best those that the LoRA was trained on. Without "
-                    f"them the "
-                    "merge samples its own with this LoRA.",
+                    "them the merge samples its own with this LoRA.",
                 ),
             ],
             outputs=[

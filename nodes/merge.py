@@ -40,8 +40,7 @@ class ZipRankMerge(io.ComfyNode):
             display_name="ZipRank Merge",
             category=CATEGORY,
             description="Merges a content LoRA and a style LoRA into one that keeps both, by training one mask "
-            "per rank "
-            "component for about 100 steps (DuoLoRA, arXiv 2504.13206). The model itself is not changed.",
+            "per rank component for about 100 steps (DuoLoRA, arXiv 2504.13206). The model itself is not changed.",
             search_aliases=["duolora", "merge lora", "content style merge", "ziplora", "train merge"],
             inputs=[
                 io.Model.Input("model", tooltip="An SDXL-family checkpoint, best the one that you will generate with."),
@@ -50,8 +49,7 @@ class ZipRankMerge(io.ComfyNode):
                 ConceptSocket.Input("style", tooltip="From Load Style LoRA."),
                 text_input(
                     "combined_prompt",
-                    "The prompt that you want to work afterwards: subject and style together, with both "
-                    "trigger "
+                    "The prompt that you want to work afterwards: subject and style together, with both trigger "
                     "words. Left empty, both prompts are joined by a comma.",
                     placeholder="a sks dog in wtrclr style",
                 ),

@@ -27,8 +27,7 @@ class SaveMergedLora(io.ComfyNode):
             display_name="Save Merged LoRA",
             category=CATEGORY,
             description="Saves the merge as an ordinary LoRA that ComfyUI, A1111, Forge and diffusers load, "
-            "with its whole "
-            "recipe in the metadata. It lands in the first loras folder; nothing is ever replaced.",
+            "with its whole recipe in the metadata. It lands in the first loras folder; nothing is ever replaced.",
             search_aliases=["duolora", "save lora", "export lora"],
             is_output_node=True,
             inputs=[

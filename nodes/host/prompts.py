@@ -35,8 +35,7 @@ def clip_with(clip: Any, text: Mapping[str, LowRank], source: str) -> Any:
             there = "has no such layer" if expected is None else f"has a weight of shape {expected} there"
             raise ModelMismatchError(
                 f"{source}: text encoder layer {key} changes a weight of shape {found}, but the connected CLIP "
-                f"{there}. "
-                "Connect the CLIP of an SDXL checkpoint."
+                f"{there}. Connect the CLIP of an SDXL checkpoint."
             )
     state = kohya_state_dict(FoldedLora({}, text, {}, {}, 0.0), torch.float32)
     return comfy.sd.load_lora_for_models(None, clip, state, 0.0, 1.0)[1]
