@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from benchmarks.shapes_world.model import ShapesModel, load_model, save_model
 from host.checkpoint_cache import tiny_checkpoint
@@ -85,7 +86,8 @@ def checkpoint_v(host: Host, server: ComfyServer) -> str:
 @pytest.fixture(scope="session")
 def checkpoint_v_ztsnr(host: Host, server: ComfyServer) -> str:
     """The same for a v-predicting checkpoint with zero terminal SNR."""
-    (server.checkpoints / "vega_v_ztsnr.safetensors").symlink_to(tiny_checkpoint(host, "vega_v", "--ztsnr"))
+    marked = load_file(tiny_checkpoint(host, "vega_v")) | {"ztsnr": torch.zeros(1)}
+    save_file(marked, server.checkpoints / "vega_v_ztsnr.safetensors")
     return "vega_v_ztsnr.safetensors"
 
 

@@ -2,7 +2,7 @@
 
 Run by a host's python, never by the test process:
 
-    <host python> tiny_checkpoint.py --host <ComfyUI folder> --out FILE.safetensors --kind vega|vega_v [--ztsnr]
+    <host python> tiny_checkpoint.py --host <ComfyUI folder> --out FILE.safetensors --kind vega|vega_v
 
 The loader compares the width (320), the context (2048), the pooled size (2816) and the transformer depths of the down
 blocks, but neither the channel multipliers nor the depths of the other blocks. With every multiplier at 1 and one
@@ -159,7 +159,6 @@ def main() -> None:
     parser.add_argument("--host", type=Path, required=True, help="ComfyUI's folder")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     parser.add_argument("--kind", choices=("vega", "vega_v"), default="vega", help="noise or v prediction")
-    parser.add_argument("--ztsnr", action="store_true", help="mark a v-prediction checkpoint as zero terminal SNR")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
@@ -175,8 +174,6 @@ def main() -> None:
     tensors |= {f"first_stage_model.{name}": tensor.clone() for name, tensor in vae.state_dict().items()}
     if options.kind == "vega_v":
         tensors["v_pred"] = torch.zeros(1)
-    if options.ztsnr:
-        tensors["ztsnr"] = torch.zeros(1)
     options.out.with_suffix(".layers.json").write_text(json.dumps(layer_table(unet), indent=1))
     write(options.out, tensors, {"kind": options.kind, "relative_loss": f"{loss:.4f}"})
     sys.stdout.write(f"{options.out}: relative loss {loss:.4f}\n")
