@@ -181,7 +181,7 @@ def test_a_damaged_state_is_told_and_not_used_and_old_ones_go(server: ComfyServe
 
 def test_after_a_killed_server_the_same_graph_goes_on(host: Host, checkpoint_file: Path, layers: list[Layer]) -> None:
     """SIGKILL in mid-training, a new server: the same masks as without; and a merge saved by both is the same file."""
-    steps = 40  # many times the second that passes before the state is written first
+    steps = 60  # many times the second that passes before the state is written first
     with ComfyServer(host, pack_root=ROOT, fixtures_pack=HERE / "fixtures_pack") as server:
         (server.checkpoints / NARROW).symlink_to(checkpoint_file)
         make_narrow_loras(server.loras, layers)
