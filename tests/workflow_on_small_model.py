@@ -49,7 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "DuoLoRAZipRankMerge": {"resolution": SIDE},
     "DuoLoRABaselineMerge": {"resolution": SIDE},
     "DuoLoRACompareGrid": {"cell": SIDE},
-    "DuoLoRATrainConceptLoRA": {"resolution": SIDE, "rank": 8, "learning_rate": 0.002},
+    "DuoLoRATrainConceptLoRA": {"resolution": SIDE, "rank": 8, "learning_rate": 0.001},
     "DuoLoRAUnZipImage": {"resolution": SIDE, "rank": 8, "learning_rate": 0.002},
     "TrainLoraNode": {"training_dtype": "fp32", "lora_dtype": "fp32", "learning_rate": 0.001},
 }

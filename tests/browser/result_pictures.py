@@ -19,7 +19,7 @@ QUALITY = 88
 GRID, PICTURE = f"{PREFIX}CompareGrid", "SaveImage"
 ACROSS, DOWN = 3, 2
 """Of the pictures of a workflow that shows them one by one."""
-TRAINING_STEPS = 200
+TRAINING_STEPS = 600
 """Of a LoRA that a workflow trains: enough for the small model to learn its few pictures."""
 
 
