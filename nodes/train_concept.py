@@ -13,7 +13,7 @@ from .learned import handed_out, learned_outputs
 from .learning import ConceptTask, Trained, train_concept
 from .schema import schema
 from .sockets import CATEGORY, TrainOptions, TrainOptionsSocket
-from .widgets import learning_rate_input, rank_input, resolution_input, seed_input, steps_input, text_input
+from .widgets import dial_input, learning_rate_input, rank_input, resolution_input, seed_input, steps_input, text_input
 
 _DEFAULT = TrainOptions()
 MORE_PICTURES = tuple(f"pictures_{i}" for i in range(2, 5))
@@ -79,13 +79,11 @@ class TrainConceptLora(io.ComfyNode):
                     "dogs; each step then costs twice as much.",
                     placeholder="a photo of a dog",
                 ),
-                io.Float.Input(
+                dial_input(
                     "prior_weight",
-                    default=_DEFAULT.learning.prior_weight,
-                    min=0.0,
-                    max=10.0,
-                    step=0.05,
-                    tooltip="How much the class pictures count; 0 is off. Not used without class_prompt.",
+                    _DEFAULT.learning.prior_weight,
+                    (0.0, 10.0, 0.05),
+                    "How much the class pictures count; 0 is off. Not used without class_prompt.",
                 ),
                 *(
                     io.Image.Input(name, optional=True, tooltip="More pictures, of another size than the first.")

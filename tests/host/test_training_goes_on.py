@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from host.cancelling import cancelled, require_shown, steps_shown
+from host.cancelling import cancelled, steps_shown
 from host.comfy_host import ComfyServer
 from host.graphs import Graph, node
 from host.merge_graphs import models_only
@@ -39,14 +39,14 @@ def test_after_cancel_the_same_graph_goes_on(server: ComfyServer, narrow: str, k
     shown = cancelled(server, graph, "train", steps=STEPS, at=2).shown
     assert len(unfinished(server)) == 1
     behind = reached(server)
-    assert behind >= shown[-1]
+    assert shown[-1] <= behind <= shown[-1] + 1  # a step that is done counts, even if Cancel came before its picture
     with server.events() as stream:
         prompt_id = server.queue(graph)
         said = server.texts(server.wait(prompt_id, 600))["info"][0]
         stream.wait_until_finished(prompt_id)
         shown = steps_shown(stream, prompt_id, "train", STEPS)
     assert f"went on after step {behind}, where" in said
-    require_shown(shown, behind + 1, STEPS)
+    assert shown == list(range(behind + 1, STEPS + 1))
     assert unfinished(server) == []
     gone_on = saved_lora(server, graph, f"goes_on/{kind}")
     whole = saved_lora(server, training(server, narrow, kind, resume=False), f"goes_on/whole_{kind}")

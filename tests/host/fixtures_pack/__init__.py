@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .denoise import Denoise
+from .every_step import tell_every_step
 from .memory_probe import MemoryProbe
 from .model_digest import ModelDigest
 from .narrow_sdxl import NarrowSDXL
@@ -37,4 +38,5 @@ class FixturesExtension(ComfyExtension):
 async def comfy_entrypoint() -> FixturesExtension:
     """Called by ComfyUI when it loads the pack."""
     accept_world_checkpoints()
+    tell_every_step()
     return FixturesExtension()
