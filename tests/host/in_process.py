@@ -71,6 +71,10 @@ class InProcess:
         """Makes a class of the test a node."""
         self._nodes.NODE_CLASS_MAPPINGS[name] = node
 
+    def forget(self) -> None:
+        """Drops what is cached of all nodes."""
+        self._executor.reset()
+
     def run(self, graph: Graph) -> Outcome:
         """Runs a graph to its end. What is cached of nodes that it does not have is dropped, as in a server.
 
