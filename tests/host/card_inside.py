@@ -55,14 +55,11 @@ class Runs:
         """One flow from an empty card to an empty card."""
         import comfy.model_management
         import comfy.utils
-        from card.dynamic import can_stream
-        from card.planted import planted
+        from card.planted import PLANTED
         from card.pretended import pretended_card
         from card.settings import HostSettings
 
         settings = HostSettings(**flow["settings"])
-        if settings.dynamic and not can_stream():
-            settings = HostSettings(**flow["settings"] | {"dynamic": False})
         started = time.monotonic()
         try:
             with pretended_card(settings) as activity:
@@ -72,7 +69,7 @@ class Runs:
                         activity.end_of_step()
 
                 comfy.utils.set_progress_bar_global_hook(told)
-                with planted(flow["plant"]) if flow["plant"] else nullcontext():
+                with PLANTED[flow["plant"]]() if flow["plant"] else nullcontext():
                     outcome = self.executor.run(flow["graph"])
                 self.executor.forget()
                 comfy.model_management.unload_all_models()

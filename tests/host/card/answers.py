@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from card.activity import Activity, DeviceMix, GradientCrossing
+from card.marks import CARD, means_card, on_card, place
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from card.activity import Activity, DeviceMix, GradientCrossing
-from card.marks import CARD, means_card, on_card, place
-
+TENSOR: Any = Tensor  # its getters are not in PyTorch's annotations
 FILLED_BY_HOST = frozenset(["tensor", "as_tensor", "asarray"])
 
 
@@ -23,12 +23,12 @@ class CardAnswers(TorchFunctionMode):
         super().__init__()
         self._activity = activity
         self._answers: dict[Any, Callable[..., Any]] = {
-            Tensor.device.__get__: lambda x, *_: CARD if on_card(x) else real_device(x),
-            Tensor.is_cuda.__get__: lambda x, *_: on_card(x),
-            Tensor.is_cpu.__get__: lambda x, *_: real_device(x).type == "cpu" and not on_card(x),
+            TENSOR.device.__get__: lambda x, *_: CARD if on_card(x) else real_device(x),
+            TENSOR.is_cuda.__get__: lambda x, *_: on_card(x),
+            TENSOR.is_cpu.__get__: lambda x, *_: real_device(x).type == "cpu" and not on_card(x),
             Tensor.get_device: lambda x: 0 if on_card(x) else -1,
-            Tensor.grad.__get__: self._grad,
-            Tensor.grad.__set__: self._set_grad,
+            TENSOR.grad.__get__: self._grad,
+            TENSOR.grad.__set__: self._set_grad,
             Tensor.backward: self._backward,
             Tensor.to: self._to,
             Tensor.cpu: lambda x, **_: self._move(x, False, x.dtype),
@@ -71,7 +71,7 @@ class CardAnswers(TorchFunctionMode):
     def _to(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         copy = kwargs.pop("copy", False)
         if len(args) == 4:
-            *args, copy = args
+            args, copy = args[:3], args[3]
         other = args[0] if args and isinstance(args[0], Tensor) else kwargs.pop("other", None)
         if other is not None:
             return self._move(x, on_card(other), other.dtype, copy=copy)
@@ -91,11 +91,11 @@ class CardAnswers(TorchFunctionMode):
     ) -> Tensor:
         here, kept = on_card(x), {} if layout is None else {"memory_format": layout}
         if real_device(x).type != "cpu" or card == here:
-            return Tensor.to(x, dtype, copy=copy, **kept)
+            return TENSOR.to(x, dtype, copy=copy, **kept)
         self._require_no_gradient(x)
         if not non_blocking:
             self._activity.sync("copy to the card" if card else "copy to the host")
-        return place(Tensor.to(x, dtype, copy=True, **kept), card)
+        return place(TENSOR.to(x, dtype, copy=True, **kept), card)
 
     def _copy(self, into: Tensor, source: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if on_card(into) != on_card(source):
@@ -107,13 +107,13 @@ class CardAnswers(TorchFunctionMode):
             self._activity.refuse(GradientCrossing, f"a tensor {tuple(x.shape)} that needs a gradient changes device")
 
     def _grad(self, x: Tensor, *_: Any) -> Tensor | None:
-        grad = Tensor.grad.__get__(x)
+        grad = TENSOR.grad.__get__(x)
         if grad is not None and on_card(grad) != on_card(x):
             self._activity.refuse(GradientCrossing, f"the gradient of a tensor {tuple(x.shape)} is on the other device")
         return grad
 
     def _set_grad(self, x: Tensor, grad: Tensor | None) -> None:
-        Tensor.grad.__set__(x, grad)
+        TENSOR.grad.__set__(x, grad)
         self._grad(x)
 
     def _backward(
@@ -136,7 +136,7 @@ class CardAnswers(TorchFunctionMode):
 
 
 def real_device(x: Tensor) -> torch.device:
-    return Tensor.device.__get__(x)
+    return TENSOR.device.__get__(x)
 
 
 def _all(output: Any, card: bool) -> Any:

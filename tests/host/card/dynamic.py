@@ -13,7 +13,6 @@ from unittest.mock import patch
 
 import comfy.cli_args
 import comfy.model_patcher
-import comfy.utils
 from safetensors import safe_open
 
 
@@ -37,20 +36,9 @@ class NoReservation:
     def truncate(self, offset: int, do_unregister: bool = True) -> None: ...
 
 
-def can_stream() -> bool:
-    """Whether this host knows such weights."""
-    return hasattr(comfy.model_patcher, "ModelPatcherDynamic")
-
-
 @contextmanager
 def streamed_weights() -> Generator[None, None, None]:
-    """Inside, models that the host loads are streamed.
-
-    Raises:
-        RuntimeError: this host knows no such weights.
-    """
-    if not can_stream():
-        raise RuntimeError("this ComfyUI streams no weights")
+    """Inside, models that the host loads are streamed; not for hosts without `ModelPatcherDynamic`."""
     aimdo = {
         "comfy_aimdo.model_vbar.ModelVBAR": NoReservation,
         "comfy_aimdo.model_vbar.vbar_fault": lambda _: None,

@@ -40,7 +40,7 @@ def flows() -> list[Flow]:
     """All of them; each pair of flow, dtype and memory setting that differs in code is here, not every combination."""
     low, high = HostSettings("LOW_VRAM"), HostSettings("HIGH_VRAM")
     on_card, dynamic = HostSettings(on_card=True), HostSettings(dynamic=True)
-    bf16 = HostSettings(bf16=True)
+    bf16, bf16_on_card = HostSettings(bf16=True), HostSettings(bf16=True, on_card=True)
     return [
         Flow("merge of LoRAs alone, painted with", merge_and_paint),
         Flow("merge of LoRAs alone", merge, settings=low),
@@ -56,7 +56,9 @@ def flows() -> list[Flow]:
         Flow("merge with pictures, checkpointed", checkpointed, "fp8", dynamic),
         Flow("merge with a pool", pooled, "fp16", high),
         Flow("merge with a pool", pooled, "fp8"),
-        Flow("merge with the cycle through the merge", through_the_merge, "bf16", HostSettings(bf16=True, on_card=True)),
+        Flow(
+            "merge with the cycle through the merge", through_the_merge, "bf16", HostSettings(bf16=True, on_card=True)
+        ),
         Flow("merge with the cycle through the merge", through_the_merge, "fp16", low),
         Flow("merge computed in bf16", in_bf16, "fp16"),
         Flow("merge with live samples", sampled, "fp16", on_card),

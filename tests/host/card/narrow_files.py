@@ -10,8 +10,8 @@ from typing import Any
 import comfy.model_detection
 import comfy.supported_models
 
-CONFIG = json.loads((Path(__file__).parents[1] / "fixtures_pack" / "unet.json").read_bytes())
-CONFIG |= {"model_channels": 64, "num_head_channels": 32}
+WIDE: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures_pack" / "unet.json").read_bytes())
+CONFIG = WIDE | {"model_channels": 64, "num_head_channels": 32}
 
 
 def accept_narrow_checkpoints() -> None:

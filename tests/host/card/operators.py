@@ -9,24 +9,36 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from card.activity import Activity, DeviceMix
+from card.marks import on_card, place
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from card.activity import Activity, DeviceMix
-from card.marks import on_card, place
-
 WITHOUT_KERNEL = frozenset(
-    """_reshape_alias _unsafe_view alias as_strided detach diagonal empty empty_like empty_strided expand lift_fresh narrow
-    new_empty new_empty_strided permute reshape select slice split split_with_sizes squeeze t transpose unbind unflatten
-    unsqueeze view view_as_real""".split()
+    [
+        *(
+            "_reshape_alias",
+            "_unsafe_view",
+            "alias",
+            "as_strided",
+            "detach",
+            "diagonal",
+            "expand",
+            "lift_fresh",
+            "narrow",
+        ),
+        *("permute", "reshape", "select", "slice", "split", "split_with_sizes", "squeeze", "t", "transpose", "unbind"),
+        *("unflatten", "unsqueeze", "view", "view_as_real"),
+        *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"),
+    ]
 )
 """Views, and memory that nothing is written into."""
 
-READ_BY_HOST = frozenset("_local_scalar_dense _unique2 equal masked_select nonzero unique_consecutive".split())
+READ_BY_HOST = frozenset(["_local_scalar_dense", "_unique2", "equal", "masked_select", "nonzero", "unique_consecutive"])
 """The host waits for their result: `item()`, `float(x)`, `if x`, and whatever has a shape that depends on numbers."""
 
-INDIFFERENT = frozenset("_has_compatible_shallow_copy_type is_same_size set_".split())
+INDIFFERENT = frozenset(["_has_compatible_shallow_copy_type", "is_same_size", "set_"])
 """What may be asked of tensors wherever they lie."""
 
 INDEXED = frozenset(["index", "index_put", "index_put_", "_index_put_impl_"])

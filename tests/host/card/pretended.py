@@ -1,8 +1,8 @@
 """A host that believes in the card: everything that it would ask the driver is answered here, and put back after.
 
-    with pretended_card(HostSettings()) as activity:
-        executor.run(graph)
-    print(activity.kernels, activity.syncs, activity.faults)
+with pretended_card(HostSettings()) as activity:
+    executor.run(graph)
+print(activity.kernels, activity.syncs, activity.faults)
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from unittest.mock import patch
 import comfy.cli_args
 import comfy.model_management as management
 import torch
-from torch import Tensor
-from torch.nn.utils import clip_grad
-from torch.optim import optimizer
-from torch.utils import _foreach_utils  # pyright: ignore[reportPrivateUsage]
-
+import torch.optim.optimizer
 from card.activity import Activity
 from card.answers import CardAnswers
 from card.dynamic import streamed_weights
 from card.marks import CARD, PretendedGenerator, means_card, on_card
 from card.operators import CardOperators
 from card.settings import HostSettings
+from torch import Tensor
+from torch.nn.utils import clip_grad
+from torch.utils import _foreach_utils  # pyright: ignore[reportPrivateUsage]
 
 GB = 2**30
 TOTAL = 12 * GB
@@ -46,7 +45,7 @@ def pretended_card(settings: HostSettings) -> Generator[Activity, None, None]:
             stack.enter_context(patch(name, lambda *_, value=value: value))
         stack.enter_context(patch("torch.cuda.synchronize", lambda *_: activity.sync("synchronize")))
         stack.enter_context(patch("torch.Generator", PretendedGenerator))
-        for module in (_foreach_utils, clip_grad, optimizer):
+        for module in (_foreach_utils, clip_grad, torch.optim.optimizer):
             stack.enter_context(patch.object(module, "_group_tensors_by_device_and_dtype", grouped))
         stack.enter_context(patch.object(comfy.cli_args.args, "bf16_unet", settings.bf16))
         if settings.dynamic:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from host.card.checkpoints import give_models
 from host.card.flows import STEPS, Flow, graph_of
+from host.card.plants import Plant
 from host.comfy_host import lay_out_base
 from host.hosts import Host
 
@@ -20,17 +21,10 @@ MOST_SYNCS = 30
 """A step may let the host wait for the card as often: for its losses, its numbers and a picture, but for no layer."""
 
 
-@dataclass(frozen=True)
-class Plant:
-    """A mistake, the flow in which it is made, and a part of what must be said of it."""
-
-    name: str
-    flow: Flow
-    told: str
-
-
 def run_flows(host: Host, chosen: Sequence[Flow], plants: Sequence[Plant] = ()) -> list[dict[str, Any]]:
     """What happened in each flow and then in each with a mistake, see `card_inside.py`, with "wrong" added."""
+    if not streams(host):
+        chosen = [replace(flow, settings=replace(flow.settings, dynamic=False)) for flow in chosen]
     jobs = [job_of(flow) for flow in chosen] + [job_of(each.flow, each.name) for each in plants]
     with tempfile.TemporaryDirectory(prefix="duolora-card-") as folder:
         base = Path(folder) / "base"
@@ -41,6 +35,11 @@ def run_flows(host: Host, chosen: Sequence[Flow], plants: Sequence[Plant] = ()) 
         found: list[dict[str, Any]] = host.ask(SCRIPT, "--base", base, "--job", file, timeout=1800)["flows"]
     trains = [flow.trains for flow in chosen] + [each.flow.trains for each in plants]
     return [each | {"wrong": wrong_with(each, training)} for each, training in zip(found, trains, strict=True)]
+
+
+def streams(host: Host) -> bool:
+    """Whether this ComfyUI can stream weights to the card layer by layer."""
+    return "class ModelPatcherDynamic" in (host.path / "comfy" / "model_patcher.py").read_text(encoding="utf-8")
 
 
 def job_of(flow: Flow, plant: str = "") -> dict[str, Any]:
