@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from card.activity import Activity, DeviceMix, GradientCrossing
-from card.marks import CARD, means_card, on_card, place
+from card.marks import CARD, means_card, on_card, place, tensors_in
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 TENSOR: Any = Tensor  # its getters are not in PyTorch's annotations
 FILLED_BY_HOST = frozenset(["tensor", "as_tensor", "asarray"])
@@ -140,7 +139,6 @@ def real_device(x: Tensor) -> torch.device:
 
 
 def _all(output: Any, card: bool) -> Any:
-    for each in tree_leaves(output):
-        if isinstance(each, Tensor):
-            place(each, card)
+    for each in tensors_in((output,)):
+        place(each, card)
     return output

@@ -14,7 +14,7 @@ from host.graphs import Graph, node
 from host.merge_graphs import CONTENT_PROMPT, STYLE_PROMPT, add_merge, apply_and_paint
 from host.narrow import CONTENT, STYLE
 
-STEPS = 4
+STEPS = 3
 """Of each training; no sampling here has as many, so that a progress bar tells them apart."""
 
 SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[1] / "schema.json").read_text(encoding="utf-8"))
@@ -56,9 +56,7 @@ def flows() -> list[Flow]:
         Flow("merge with pictures, checkpointed", checkpointed, "fp8", dynamic),
         Flow("merge with a pool", pooled, "fp16", high),
         Flow("merge with a pool", pooled, "fp8"),
-        Flow(
-            "merge with the cycle through the merge", through_the_merge, "bf16", HostSettings(bf16=True, on_card=True)
-        ),
+        Flow("merge with the cycle through the merge", through_the_merge, "bf16", bf16_on_card),
         Flow("merge with the cycle through the merge", through_the_merge, "fp16", low),
         Flow("merge computed in bf16", in_bf16, "fp16"),
         Flow("merge with live samples", sampled, "fp16", on_card),

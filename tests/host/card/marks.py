@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -22,6 +23,15 @@ def place(tensor: Tensor, card: bool = True) -> Tensor:
     if storage is not None and getattr(storage, "on_card", False) != card:
         storage.on_card = card
     return tensor
+
+
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among an operator's arguments or results, which stand alone or in lists and tuples."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_in(value)
 
 
 def means_card(device: Any) -> bool:

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from card.activity import Activity, DeviceMix
-from card.marks import on_card, place
+from card.marks import on_card, place, tensors_in
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 WITHOUT_KERNEL = frozenset(
     [
@@ -28,8 +27,8 @@ WITHOUT_KERNEL = frozenset(
             "lift_fresh",
             "narrow",
         ),
-        *("permute", "reshape", "select", "slice", "split", "split_with_sizes", "squeeze", "t", "transpose", "unbind"),
-        *("unflatten", "unsqueeze", "view", "view_as_real"),
+        *("permute", "reshape", "select", "slice", "split", "split_with_sizes", "squeeze", "t", "transpose"),
+        *("unbind", "unflatten", "unsqueeze", "view", "view_as_real"),
         *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"),
     ]
 )
@@ -55,7 +54,7 @@ class CardOperators(TorchDispatchMode):
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        tensors = list(tensors_in((args, *kwargs.values())))
         cards = [each for each in tensors if on_card(each)]
         name = func._schema.name.split("::")[1]
         if not cards or name in INDIFFERENT:
@@ -101,7 +100,6 @@ class CardOperators(TorchDispatchMode):
 
 
 def _on_card(output: Any) -> Any:
-    for each in tree_leaves(output):
-        if isinstance(each, Tensor):
-            place(each)
+    for each in tensors_in((output,)):
+        place(each)
     return output

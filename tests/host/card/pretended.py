@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any
 from unittest.mock import patch
 
 import comfy.cli_args
 import comfy.model_management as management
 import torch
-import torch.optim.optimizer
 from card.activity import Activity
 from card.answers import CardAnswers
 from card.dynamic import streamed_weights
@@ -45,7 +45,7 @@ def pretended_card(settings: HostSettings) -> Generator[Activity, None, None]:
             stack.enter_context(patch(name, lambda *_, value=value: value))
         stack.enter_context(patch("torch.cuda.synchronize", lambda *_: activity.sync("synchronize")))
         stack.enter_context(patch("torch.Generator", PretendedGenerator))
-        for module in (_foreach_utils, clip_grad, torch.optim.optimizer):
+        for module in (_foreach_utils, clip_grad, import_module("torch.optim.optimizer")):
             stack.enter_context(patch.object(module, "_group_tensors_by_device_and_dtype", grouped))
         stack.enter_context(patch.object(comfy.cli_args.args, "bf16_unet", settings.bf16))
         if settings.dynamic:
