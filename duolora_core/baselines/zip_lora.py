@@ -107,6 +107,7 @@ class ZippedLora(GatedLora):
 
     def add(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
         """A layer's output for the input x, (batch, …), plus what both masked LoRAs change."""
+        self._require_rows(name, x)
         mask = self._gate(name, x)  # (batch, channels of content + channels of style)
         up, down = self._stack(name, module, x)
         rank, width = self.pair.ranks(name)[0], self.gates.slots[name].content_rank
