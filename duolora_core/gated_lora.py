@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from .errors import ModelMismatchError
 from .gates import Gates
-from .layer_hooks import Change, add_low_rank, as_kernels, hooked_layers, require_low_rank_layers
+from .layer_hooks import Change, add_low_rank, add_low_rank_each, hooked_layers, require_low_rank_layers
 from .pair import LoraPair
+from .stacked import Stacked, stacked
 
 Row = Literal["base", "content", "style", "sum", "merge"]
 
@@ -62,7 +63,7 @@ class GatedLora:
         self._is_content = gates.is_content()
         self._sizes = [slot.stop - slot.start for slot in gates.slots.values()]
         self._rows = _Rows(())  # of the `rows` in force
-        self._stacks: dict[str, tuple[Tensor, Tensor]] = {}
+        self._stacks: dict[str, Stacked] = {}
 
     @contextmanager
     def rows(self, rows: Sequence[Row]) -> Generator[None, None, None]:
@@ -76,25 +77,20 @@ class GatedLora:
     def add(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
         """A layer's output for the input x, (batch, …), plus what the gated LoRAs change; `output` is used up."""
         self._require_rows(name, x)
-        up, down = self._stack(name, module, x)
+        stack = self._stack(name, module, x)
         runs = self._rows.runs
+        if self._rows.rows == ("content", "style") and x.ndim == 3 and stack.half is not None:
+            return add_low_rank_each(x, stack.up_halves, stack.down_halves, output)  # the teachers of a step
         for row, samples in runs:
-            ranks = self._ranks(name, row)
+            ranks = _ranks(stack, row)
             if ranks.start == ranks.stop:
                 continue
             gate = self._gate(name, x) if row == "merge" else None  # the others' gates are ones
+            up, down = stack.up[:, ranks], stack.down[ranks]
             if len(runs) == 1:
-                return add_low_rank(module, x, up[:, ranks], down[ranks], output, gate)
-            gate = None if gate is None else gate[samples]
-            add_low_rank(module, x[samples], up[:, ranks], down[ranks], output[samples], gate)
+                return add_low_rank(module, x, up, down, output, gate)
+            add_low_rank(module, x[samples], up, down, output[samples], None if gate is None else gate[samples])
         return output
-
-    def _ranks(self, name: str, row: Row) -> slice:
-        """The components of a layer whose gates the row does not close."""
-        content, style = self.pair.ranks(name)
-        if row == "base":
-            return slice(0, 0)
-        return slice(content if row == "style" else 0, content if row == "content" else content + style)
 
     def _require_rows(self, name: str, x: Tensor) -> None:
         rows = self._rows.rows
@@ -146,16 +142,18 @@ class GatedLora:
         roles = torch.tensor([_SHARES[row] for row in self._rows.rows], device=both.device)  # (batch, 2)
         return (roles @ both.to(roles)).to(like)
 
-    def _stack(self, name: str, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(up, down) of both LoRAs in the dtype and on the device of x; made at the layer's first use and kept."""
+    def _stack(self, name: str, module: nn.Module, x: Tensor) -> Stacked:
+        """Both LoRAs' factors in the dtype and on the device of x; made at the layer's first use and kept."""
         kept = self._stacks.get(name)
-        if kept is not None and kept[0].dtype == x.dtype and kept[0].device == x.device:
-            return kept
-        parts = [side[name] for side in (self.pair.content, self.pair.style) if name in side]
-        up = torch.cat([part.up for part in parts], dim=1).to(x.device, x.dtype)  # (out, R)
-        down = torch.cat([part.down for part in parts], dim=0).to(x.device, x.dtype)  # (R, inputs)
-        self._stacks[name] = as_kernels(module, up, down)
-        return self._stacks[name]
+        if kept is None or kept.up.dtype != x.dtype or kept.up.device != x.device:
+            kept = self._stacks[name] = stacked(module, self.pair.content.get(name), self.pair.style.get(name), x)
+        return kept
+
+
+def _ranks(stack: Stacked, row: Row) -> slice:
+    """The components whose gates the row does not close."""
+    ranks = {"base": slice(0, 0), "content": stack.content, "style": stack.style}
+    return ranks.get(row, stack.both)
 
 
 def runs_of(rows: Sequence[Row]) -> list[tuple[Row, slice]]:

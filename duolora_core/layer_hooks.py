@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -81,6 +82,17 @@ def add_low_rank(
     else:
         output += F.linear(hidden, up)  # (batch, …, out)
     return output
+
+
+def add_low_rank_each(x: Tensor, ups: Tensor, downs: Tensor, output: Tensor) -> Tensor:
+    """`add_low_rank` of a linear layer for two samples with a LoRA each, in two batched products.
+
+    Args:
+        x: (2, tokens, in)
+        ups, downs: (2, r, out) and (2, in, r)
+        output: (2, tokens, out)
+    """
+    return output.baddbmm_(torch.bmm(x, downs), ups)
 
 
 def _flat_base(output: Tensor) -> Tensor | None:
