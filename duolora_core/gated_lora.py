@@ -22,10 +22,36 @@ from torch import Tensor, nn
 
 from .errors import ModelMismatchError
 from .gates import Gates
-from .layer_hooks import Change, add_low_rank, as_kernels, hooked_layers, require_low_rank_layers
+from .layer_hooks import Change, add_low_rank, add_low_rank_each, hooked_layers, require_low_rank_layers
 from .pair import LoraPair
+from .stacked import Stacked, stacked
 
 Row = Literal["base", "content", "style", "sum", "merge"]
+
+
+_SHARES: Mapping[Row, tuple[float, float]] = {
+    "base": (0.0, 0.0),
+    "content": (1.0, 0.0),
+    "style": (0.0, 1.0),
+    "sum": (1.0, 1.0),
+    "merge": (1.0, 1.0),
+}
+"""How much of the content and of the style LoRA's offsets is in a row."""
+
+
+class _Rows:
+    """The networks of a batch's samples, and what is derived from them while they are in force.
+
+    Attributes:
+        rows: one for each sample
+        runs: samples side by side that go through the same network
+        gates: {(dtype, device, whether gradients are recorded): {layer: (batch, R)}}
+    """
+
+    def __init__(self, rows: tuple[Row, ...]):
+        self.rows = rows
+        self.runs = runs_of(rows)
+        self.gates: dict[tuple[torch.dtype, torch.device, bool], Mapping[str, Tensor]] = {}
 
 
 class GatedLora:
@@ -36,30 +62,54 @@ class GatedLora:
         self.gates = gates
         self._is_content = gates.is_content()
         self._sizes = [slot.stop - slot.start for slot in gates.slots.values()]
-        self._layer_gates: Mapping[str, Tensor] = {}  # {layer: (batch, R)} while `rows` is in force
-        self._roles = torch.zeros(0, 2)  # (batch, 2) while `rows` is in force: share of content, of style
-        self._runs: list[tuple[Row, slice]] = []  # samples side by side that go through the same network
-        self._stacks: dict[str, tuple[Tensor, Tensor]] = {}
+        self._rows = _Rows(())  # of the `rows` in force
+        self._stacks: dict[str, Stacked] = {}
 
     @contextmanager
     def rows(self, rows: Sequence[Row]) -> Generator[None, None, None]:
         """Sets the network of each sample of the next forwards (and of the backward, if the model recomputes)."""
-        previous = self._layer_gates, self._roles, self._runs
-        matrix = torch.stack([self._gate_row(row) for row in rows])  # (batch, total)
-        self._layer_gates = dict(zip(self.gates.slots, matrix.split(self._sizes, dim=1), strict=True))
-        shares = {
-            "base": (0.0, 0.0),
-            "content": (1.0, 0.0),
-            "style": (0.0, 1.0),
-            "sum": (1.0, 1.0),
-            "merge": (1.0, 1.0),
-        }
-        self._roles = torch.tensor([shares[row] for row in rows], device=matrix.device)
-        self._runs = runs_of(rows)
+        previous, self._rows = self._rows, _Rows(tuple(rows))
         try:
             yield
         finally:
-            self._layer_gates, self._roles, self._runs = previous
+            self._rows = previous
+
+    def add(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
+        """A layer's output for the input x, (batch, …), plus what the gated LoRAs change; `output` is used up."""
+        self._require_rows(name, x)
+        stack = self._stack(name, module, x)
+        runs = self._rows.runs
+        if self._rows.rows == ("content", "style") and x.ndim == 3 and stack.half is not None:
+            return add_low_rank_each(x, stack.up_halves, stack.down_halves, output)  # the teachers of a step
+        for row, samples in runs:
+            ranks = _ranks(stack, row)
+            if ranks.start == ranks.stop:
+                continue
+            gate = self._gate(name, x) if row == "merge" else None  # the others' gates are ones
+            up, down = stack.up[:, ranks], stack.down[ranks]
+            if len(runs) == 1:
+                return add_low_rank(module, x, up, down, output, gate)
+            add_low_rank(module, x[samples], up, down, output[samples], None if gate is None else gate[samples])
+        return output
+
+    def _require_rows(self, name: str, x: Tensor) -> None:
+        rows = self._rows.rows
+        if not rows:
+            raise RuntimeError("a model with attached gates was run outside of GatedLora.rows")
+        if len(rows) != x.shape[0]:
+            raise RuntimeError(f"{name} got a batch of {x.shape[0]} samples, but {len(rows)} gate rows are set")
+
+    def _gate(self, name: str, x: Tensor) -> Tensor:
+        """The layer's gates for each sample of x, (batch, gates of the layer), in its dtype and on its device.
+
+        All layers' gates are converted together, when the first layer of a dtype asks: a kernel for a whole forward
+        instead of one for each layer, and one in its backward.
+        """
+        key = x.dtype, x.device, torch.is_grad_enabled()
+        if key not in self._rows.gates:
+            matrix = torch.stack([self._gate_row(row) for row in self._rows.rows]).to(x)  # (batch, total)
+            self._rows.gates[key] = dict(zip(self.gates.slots, matrix.split(self._sizes, dim=1), strict=True))
+        return self._rows.gates[key][name]
 
     def _gate_row(self, row: Row) -> Tensor:
         values = self.gates.values
@@ -71,33 +121,6 @@ class GatedLora:
             return torch.ones_like(values)
         mask = self._is_content if row == "content" else ~self._is_content
         return mask.to(values)
-
-    def add(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
-        """A layer's output for the input x, (batch, …), plus what the gated LoRAs change; `output` is used up."""
-        gate = self._gate(name, x)  # (batch, R)
-        up, down = self._stack(name, module, x)
-        for row, samples in self._runs:
-            ranks = self._ranks(name, row)
-            if ranks.start < ranks.stop:
-                part, target = (x, output) if len(self._runs) == 1 else (x[samples], output[samples])
-                add_low_rank(module, part, up[:, ranks], down[ranks], target, gate[samples, ranks])
-        return output
-
-    def _ranks(self, name: str, row: Row) -> slice:
-        """The components of a layer whose gates the row does not close."""
-        content, style = self.pair.ranks(name)
-        if row == "base":
-            return slice(0, 0)
-        return slice(content if row == "style" else 0, content if row == "content" else content + style)
-
-    def _gate(self, name: str, x: Tensor) -> Tensor:
-        """The layer's gates for each sample of x, (batch, gates of the layer)."""
-        if not self._layer_gates:
-            raise RuntimeError("a model with attached gates was run outside of GatedLora.rows")
-        gate = self._layer_gates[name].to(x)  # outside training the gates are on the CPU
-        if gate.shape[0] != x.shape[0]:
-            raise RuntimeError(f"{name} got a batch of {x.shape[0]} samples, but {gate.shape[0]} gate rows are set")
-        return gate
 
     def shift(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
         """A layer's output for the input x, (batch, …), plus what the LoRAs' 1-D offsets change."""
@@ -116,18 +139,21 @@ class GatedLora:
         if known is None:
             return None
         both = torch.stack([torch.zeros_like(known) if offset is None else offset for offset in offsets])
-        return (self._roles @ both.to(self._roles)).to(like)
+        roles = torch.tensor([_SHARES[row] for row in self._rows.rows], device=both.device)  # (batch, 2)
+        return (roles @ both.to(roles)).to(like)
 
-    def _stack(self, name: str, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(up, down) of both LoRAs in the dtype and on the device of x; made at the layer's first use and kept."""
+    def _stack(self, name: str, module: nn.Module, x: Tensor) -> Stacked:
+        """Both LoRAs' factors in the dtype and on the device of x; made at the layer's first use and kept."""
         kept = self._stacks.get(name)
-        if kept is not None and kept[0].dtype == x.dtype and kept[0].device == x.device:
-            return kept
-        parts = [side[name] for side in (self.pair.content, self.pair.style) if name in side]
-        up = torch.cat([part.up for part in parts], dim=1).to(x.device, x.dtype)  # (out, R)
-        down = torch.cat([part.down for part in parts], dim=0).to(x.device, x.dtype)  # (R, inputs)
-        self._stacks[name] = as_kernels(module, up, down)
-        return self._stacks[name]
+        if kept is None or kept.up.dtype != x.dtype or kept.up.device != x.device:
+            kept = self._stacks[name] = stacked(module, self.pair.content.get(name), self.pair.style.get(name), x)
+        return kept
+
+
+def _ranks(stack: Stacked, row: Row) -> slice:
+    """The components whose gates the row does not close."""
+    ranks = {"base": slice(0, 0), "content": stack.content, "style": stack.style}
+    return ranks.get(row, stack.both)
 
 
 def runs_of(rows: Sequence[Row]) -> list[tuple[Row, slice]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -56,8 +57,8 @@ def as_kernels(module: nn.Module, up: Tensor, down: Tensor) -> tuple[Tensor, Ten
 
 def add_low_rank(
     module: nn.Module, x: Tensor, up: Tensor, down: Tensor, output: Tensor, gate: Tensor | None = None
-) -> None:
-    """Adds up · (gate ⊙ (down · x)) to the output in place.
+) -> Tensor:
+    """The output plus up · (gate ⊙ (down · x)); adds in place, and only what is returned may be used afterwards.
 
     The second product adds straight into the output, so no other tensor of its size is written and read again.
 
@@ -69,14 +70,41 @@ def add_low_rank(
     if isinstance(module, nn.Conv2d):
         hidden = F.conv2d(x, down, None, module.stride, module.padding, module.dilation)  # (batch, r, h, w)
         output += F.conv2d(hidden if gate is None else hidden * gate[:, :, None, None], up)  # (batch, out, h, w)
-        return
+        return output
     hidden = F.linear(x, down)  # (batch, …, r)
     if gate is not None:
         hidden = hidden * gate.view(gate.shape[0], *[1] * (x.ndim - 2), -1)
-    if x.ndim == 3:  # not through a flat view: autograd would copy the gradient of the whole output
+    flat = _flat_base(output)
+    if flat is not None and hidden.ndim > 2:
+        return flat.addmm_(hidden.flatten(0, -2), up.T).view(output.shape)
+    if x.ndim == 3:  # not through a flat view, which would be the same copies
         output.baddbmm_(hidden, up.T.expand(len(x), -1, -1))  # (batch, tokens, out)
     else:
         output += F.linear(hidden, up)  # (batch, …, out)
+    return output
+
+
+def add_low_rank_each(x: Tensor, ups: Tensor, downs: Tensor, output: Tensor) -> Tensor:
+    """`add_low_rank` of a linear layer for two samples with a LoRA each, in two batched products.
+
+    Args:
+        x: (2, tokens, in)
+        ups, downs: (2, r, out) and (2, in, r)
+        output: (2, tokens, out)
+    """
+    return output.baddbmm_(torch.bmm(x, downs), ups)
+
+
+def _flat_base(output: Tensor) -> Tensor | None:
+    """The matrix (batch · …, out) of which a linear layer with a bias puts out a view; None where it is none.
+
+    What is changed in place through a view has its gradient copied by autograd, whole and several times
+    (`CopySlices`); what is changed itself has not.
+    """
+    base = output._base  # pyright: ignore[reportPrivateUsage]
+    if base is None or base.ndim != 2 or base.shape != (output.shape[:-1].numel(), output.shape[-1]):
+        return None
+    return base if base.is_contiguous() and output.is_contiguous() else None
 
 
 def _hook(change: Change) -> Any:

@@ -18,6 +18,7 @@ from benchmarks.ldm_unet import UNetConfig
 from benchmarks.random_sdxl import UNetDenoiser, random_pair, random_unet
 from benchmarks.speed.contestants import CONTESTANTS, EVERY_LOSS, Task
 from benchmarks.speed.flops import Evaluations, evaluations, flops, limit_flops, meta_task, prices, step_flops
+from benchmarks.speed.kernels import LORA_SETS, kernels, step_kernels
 from benchmarks.speed.live_memory import fused_attention
 from benchmarks.speed.memory import peak_bytes, step_peak_bytes
 from benchmarks.speed.meta import ReadingOnes
@@ -175,6 +176,25 @@ def test_the_meta_device_has_the_peak_of_a_real_one(name: str, checkpointing: bo
             step()
 
     assert step_peak_bytes(name, empty) == pytest.approx(peak_bytes(work, "cpu"), rel=0.1)
+
+
+def test_kernels_by_hand() -> None:
+    x, weight = torch.randn(2, 5, 7), torch.randn(3, 7, requires_grad=True)
+
+    def work() -> None:
+        y = F.linear(x, weight).view(-1)[3:]  # mm
+        y.mul_(2).sum().backward()  # mul, sum, ones_like; mul; slice and mm back; all else are views
+
+    assert kernels(work, "meta").total() == 0
+    started = kernels(work, "cpu")
+    assert started["mm"] == 2 and started["mul_"] + started["mul"] == 2 and started["sum"] == 1
+    assert not {"view", "t", "slice", "expand", "detach"} & started.keys()
+
+
+@pytest.mark.parametrize(("loras", "most"), [("attention", 11_000), ("linears", 12_750)])
+def test_kernels_of_a_default_step_of_sdxl(loras: str, most: int) -> None:
+    """15,552 and 19,225 when every branch was multiplied, every layer converted its gates, and views were changed."""
+    assert 9_000 < step_kernels(LORA_SETS[loras]).total() <= most
 
 
 def test_fused_attention_holds_no_scores() -> None:

@@ -3,7 +3,7 @@
     python -m benchmarks.speed                       # all sections, under ten minutes on two cores
     python -m benchmarks.speed --only flops memory
 
-Sections: `flops` (counted, no values needed), `memory` (counted too, on the meta device), `wall` (on the CPU, a model
+Sections: `flops` (counted, no values needed), `memory` and `kernels` (counted too, on the meta device), `wall` (on the CPU, a model
 of SDXL's structure at a quarter of its widths), `stages` (reading, folding and saving two LoRAs). The last line is
 JSON:
 
@@ -18,6 +18,7 @@ An exact step has all losses of the method, as the authors' has.
 - wall_authors_over_exact, wall_ziplora_over_exact: seconds per step, medians, by the pixels that the model stands for
 - peak_memory_over_authors: the peak of what a step allocates at 1024 px in bf16, LoRAs included and the UNet's frozen
   weights not: `checkpointed` both, `plain` neither; `with_weights`: checkpointed, with those weights on both sides
+- kernels_a_step: kernels that a default step starts, with LoRAs on attention and on all transformer linears
 - load_fold_save_s: seconds from two files to a merged one
 """
 
@@ -37,6 +38,7 @@ from benchmarks.random_sdxl import UNetDenoiser, random_pair, random_unet
 from benchmarks.speed.contestants import Task
 from benchmarks.speed.counts import ratios
 from benchmarks.speed.flops import meta_task, step_flops
+from benchmarks.speed.kernels import LORA_SETS, step_kernels
 from benchmarks.speed.memory import step_peak_bytes
 from benchmarks.speed.stages import load_fold_save_seconds
 from benchmarks.speed.wall import step_seconds
@@ -101,6 +103,13 @@ def memory() -> dict[str, Any]:
     }
 
 
+def kernels() -> dict[str, Any]:
+    """What a default step starts at 1024 px; the size of a picture does not change it."""
+    totals = {name: step_kernels(loras).total() for name, loras in LORA_SETS.items()}
+    _say(f"kernels a default step: {totals}")
+    return {"kernels_a_step": totals}
+
+
 def wall() -> dict[str, Any]:
     """Seconds on the CPU. The authors' and ZipLoRA's steps are checkpointed, as they are run; ours is not."""
     torch.set_num_threads(THREADS)
@@ -127,6 +136,7 @@ def stages() -> dict[str, Any]:
 SECTIONS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "flops": flops,
     "memory": memory,
+    "kernels": kernels,
     "wall": wall,
     "stages": stages,
 }

@@ -33,7 +33,8 @@ def meta_task(pixels: int, rank: int = 64, config: UNetConfig = SDXL) -> Task:
 
 def flops(work: Callable[[], object]) -> int:
     """FLOPs of what the function does, on any device."""
-    missing = {torch.ops.aten.baddbmm_: _batched_product}  # PyTorch knows the form that is not in place alone
+    # PyTorch knows the forms that are not in place alone.
+    missing = {torch.ops.aten.baddbmm_: _batched_product, torch.ops.aten.addmm_: _product}
     with FlopCounterMode(display=False, custom_mapping=missing) as counter:
         work()
     return counter.get_total_flops()
@@ -122,6 +123,11 @@ def evaluations(config: MergeConfig) -> Evaluations:
         for _ in train(denoiser, gated, *random_pictures(64), roles, config):
             pass
     return Evaluations(denoiser.samples[False], denoiser.samples[True])
+
+
+def _product(_added: Sequence[int], a: Sequence[int], b: Sequence[int], **_others: Any) -> int:
+    """FLOPs from shapes, (m, k) and (k, n)."""
+    return 2 * a[0] * a[1] * b[1]
 
 
 def _batched_product(_added: Sequence[int], a: Sequence[int], b: Sequence[int], **_others: Any) -> int:

@@ -107,10 +107,13 @@ class ZippedLora(GatedLora):
 
     def add(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
         """A layer's output for the input x, (batch, …), plus what both masked LoRAs change."""
+        self._require_rows(name, x)
         mask = self._gate(name, x)  # (batch, channels of content + channels of style)
-        up, down = self._stack(name, module, x)
-        rank, width = self.pair.ranks(name)[0], self.gates.slots[name].content_rank
-        sides = ((up[:, :rank], down[:rank], mask[:, :width]), (up[:, rank:], down[rank:], mask[:, width:]))
+        stack, width = self._stack(name, module, x), self.gates.slots[name].content_rank
+        sides = (
+            (stack.up[:, stack.content], stack.down[stack.content], mask[:, :width]),
+            (stack.up[:, stack.style], stack.down[stack.style], mask[:, width:]),
+        )
         total = [self._side(module, x, *side) for side in sides if side[2].shape[1]]
         return output + (total[0] if len(total) == 1 else total[0] + total[1])
 

@@ -69,8 +69,9 @@ class LiveLoras:
             raise RuntimeError("a model with attached LoRAs was run outside of LiveLoras.rows")
         if self._runs[-1][1].stop != x.shape[0]:
             raise RuntimeError(f"{name} got a batch of {x.shape[0]} samples, but {self._runs[-1][1].stop} rows are set")
+        whole = len(self._runs) == 1
         for row, samples in self._runs:
-            part, target = (x, output) if len(self._runs) == 1 else (x[samples], output[samples])
+            part, target = (x, output) if whole else (x[samples], output[samples])
             roles: list[Side] = [role for role, lora in self.loras.items() if row in ("sum", role) and name in lora.up]
             apart: list[Side] = [role for role in roles if row == "sum" and name in self._texts.get(role, {})]
             for role in apart:
@@ -78,7 +79,8 @@ class LiveLoras:
             together: list[Side] = [role for role in roles if role not in apart]
             if together:
                 up, down = self._stack(name, module, together, x)
-                add_low_rank(module, part, up, down, target)
+                target = add_low_rank(module, part, up, down, target)
+            output = target if whole else output
         return output
 
     def _add_one_prompt(self, name: str, module: nn.Module, role: Side, target: Tensor) -> None:

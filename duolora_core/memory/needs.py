@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from ..config import MergeConfig
 from ..pair import LoraPair
+from ..stacked import stacked_rank
 from ..unet_layout import UNetLayout
 from .activations import pieces
 
@@ -183,14 +184,21 @@ def pair_workload(
     text_tokens: int,
 ) -> Workload:
     """The workload of a training on both LoRAs whose step has so many samples; only those of one size go together."""
-    parts = [low_rank for side in (pair.content, pair.style) for low_rank in side.values()]
     groups = len(set(sizes))
     return Workload(
         layout=pair.layout,
         kept=kept,
-        factors=sum(part.up.numel() + part.down.numel() for part in parts),
+        factors=sum(_stacked_factors(pair, name) for name in pair.names),
         latent=max(sizes, key=math.prod),
         students=students // groups,
         teachers=teachers // groups,
         text_tokens=text_tokens,
     )
+
+
+def _stacked_factors(pair: LoraPair, name: str) -> int:
+    """Elements of both LoRAs' factors side by side, as `stacked` holds them."""
+    layer = pair.layout.layers[name].shape
+    content, style = pair.ranks(name)
+    rank = stacked_rank(content, style) if len(layer) == 2 else content + style
+    return rank * (layer[0] + math.prod(layer[1:]))
