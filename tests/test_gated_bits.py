@@ -58,7 +58,7 @@ TEACHERS: dict[str, tuple[Row, ...]] = {
 }
 STUDENTS: dict[str, tuple[Row, ...]] = {
     "two": ("merge", "merge"),
-    "four": ("merge",) * 4,
+    "four": ("merge", "merge", "merge", "merge"),
     "several runs": ("merge", "content", "base", "merge"),
 }
 RANKS = [(16, 16), (32, 16), (16, 32), (4, 3)]

@@ -3,9 +3,9 @@
     python -m benchmarks.speed                       # all sections, under ten minutes on two cores
     python -m benchmarks.speed --only flops memory
 
-Sections: `flops` (counted, no values needed), `memory` and `kernels` (counted too, on the meta device), `wall` (on the CPU, a model
-of SDXL's structure at a quarter of its widths), `stages` (reading, folding and saving two LoRAs). The last line is
-JSON:
+Sections: `flops` (counted, no values needed), `memory` and `kernels` (counted too, on the meta device), `wall` (on the
+CPU, a model of SDXL's structure at a quarter of its widths), `stages` (reading, folding and saving two LoRAs). The last
+line is JSON:
 
 An exact step has all losses of the method, as the authors' has.
 

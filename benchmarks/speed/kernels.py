@@ -48,9 +48,33 @@ LORA_SETS = {
 }
 
 _NO_KERNEL = frozenset(
-    "_unsafe_view _reshape_alias alias as_strided detach diagonal empty empty_like empty_strided expand lift_fresh "
-    "new_empty new_empty_strided permute select slice split split_with_sizes squeeze t transpose unbind unsqueeze view "
-    "_local_scalar_dense".split()
+    (
+        "_local_scalar_dense",
+        "_reshape_alias",
+        "_unsafe_view",
+        "alias",
+        "as_strided",
+        "detach",
+        "diagonal",
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "expand",
+        "lift_fresh",
+        "new_empty",
+        "new_empty_strided",
+        "permute",
+        "select",
+        "slice",
+        "split",
+        "split_with_sizes",
+        "squeeze",
+        "t",
+        "transpose",
+        "unbind",
+        "unsqueeze",
+        "view",
+    )
 )
 """Views, allocations, and reading a number, which waits but computes nothing."""
 
