@@ -31,7 +31,7 @@ class Picture:
     Attributes:
         latent: (channels, h, w), as the UNet sees it (already scaled by the latent format)
         own: the condition of its own prompt, "a <V1> object"
-        combined: the condition of the combined prompt, "a <V1> object in <S2> style"; read by the cycle alone
+        combined: the condition of the combined prompt, "a <V1> object in <S2> style"; None where the cycle is off
     """
 
     latent: Tensor
