@@ -95,7 +95,7 @@ class Studio:
         # The conditions hold the size; pictures of one size share theirs.
         sizes = {latent.shape: latent for latent in latents}
         conditions = {
-            size: [prompt and condition(self.model, prompt, latent) for prompt in (own, combined)]
+            size: [None if prompt is None else condition(self.model, prompt, latent) for prompt in (own, combined)]
             for size, latent in sizes.items()
         }
         return [Picture(latent, *conditions[latent.shape]) for latent in latents]

@@ -36,7 +36,8 @@ def training(server: ComfyServer, checkpoint: str, kind: str, good: int, what: s
     elif kind == "ZipLoRA":
         add_merge(graph, CONTENT, STYLE, name="pair", options={"resume": resume})
         del graph["pair"]
-        graph["train"] = baseline("ZipLoRA", options=["pair.options", 0], **given)
+        graph["train"] = baseline("ZipLoRA", options=["pair.options", 0])
+        graph["train"]["inputs"] |= given
         lora, info = 2, 4
     else:
         picture, node_type = add_picture(server, graph, "dog"), kind.replace(" ", "").replace("Lora", "LoRA")
