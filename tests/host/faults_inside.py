@@ -177,7 +177,8 @@ class Run:
         if fault.kind == "non-finite":
             # From its second step on a training hands out what it has reached, and says why in `info`.
             info = str(outcome.outputs.get("info", ""))
-            told = "NotFiniteError" in outcome.message or "TrainingError" in outcome.message or "is not a finite" in info
+            raised = any(f"{name}Error" in outcome.message for name in ("NotFinite", "Training"))
+            told = raised or "is not a finite" in info
             return [] if told else [f"the overflow was not told: {said}"]
         # The graph with given pictures is set to the smallest plan that there is.
         steps_down = fault.site.stage in ("teacher forward", "student forward", "backward") and fault.graph != GIVEN
