@@ -20,7 +20,11 @@ class SettingsError(DuoLoraError):
 
 
 class TrainingError(DuoLoraError):
-    """Training cannot go on, for instance because the loss is not finite. The gates keep the best state so far."""
+    """Training cannot go on."""
+
+
+class NotFiniteError(TrainingError):
+    """A loss or a gradient is not a finite number. What was trained keeps the best, or the last, of its good states."""
 
 
 class OutOfMemoryError(DuoLoraError):

@@ -24,7 +24,7 @@ from .files.tensor_file import read_tensors
 from .files.tensor_header import Header
 from .files.whole_file import write_whole
 
-FORMAT = 2
+FORMAT = 3
 """Rises whenever a training of equal settings would take another course, or a file is laid out differently."""
 
 _KEY, _STATE = "duolora_unfinished", "state"

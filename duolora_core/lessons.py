@@ -6,7 +6,6 @@ gates, so a pool of draws needs its teachers once, however often it is gone thro
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +31,7 @@ class Picture:
     Attributes:
         latent: (channels, h, w), as the UNet sees it (already scaled by the latent format)
         own: the condition of its own prompt, "a <V1> object"
-        combined: the condition of the combined prompt, "a <V1> object in <S2> style"
+        combined: the condition of the combined prompt, "a <V1> object in <S2> style"; None where the cycle is off
     """
 
     latent: Tensor
@@ -63,12 +62,10 @@ class Lesson:
     Attributes:
         students: (sample for the merge, its targets)
         sigma: (), of all of them
-        scale: to multiply the loss by before the backward pass, and to divide the gradient by after it
     """
 
     students: Sequence[tuple[Sample, list[Target]]]
     sigma: Tensor
-    scale: float
 
 
 def lessons(
@@ -183,6 +180,4 @@ def _lesson(denoiser: Denoiser, gated: GatedLora, drawn: Draw, config: MergeConf
             back_c = Target("cycle_style", config.cycle_weight, reconstruct_c.output)
             back_s = Target("cycle_content", config.cycle_weight, reconstruct_s.output)
             students += [(Sample("merge", hop_c, c.own), [back_c]), (Sample("merge", hop_s, s.own), [back_s])]
-    # A mean over the latent makes gradients of about 1e-7 at SDXL's size, below half precision. A power of two near
-    # the number of elements brings them to the activations' own magnitude and divides out without rounding.
-    return Lesson(students, sigma, 2.0 ** round(math.log2(c.latent.numel())))
+    return Lesson(students, sigma)

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from .config import MergeConfig
 from .denoiser import Denoiser
-from .errors import SettingsError, TrainingError
+from .errors import NotFiniteError, SettingsError
 from .evaluation import backward
 from .gated_lora import GatedLora
 from .gates import BlockGates, Gates, block_statistics, initial_gates
 from .layer_priors import Role
 from .lessons import Lesson, Picture, lessons
+from .loss_scale import LossScale
 from .losses import layer_prior_loss
 from .memory.needs import Plan
 from .memory.plans import Plans
@@ -93,7 +94,8 @@ def train(
 
     Raises:
         SettingsError: a side has no picture, or `earlier` is of another number of gates.
-        TrainingError: a loss or gradient is not finite; `gated.gates` is set back to the best gates so far.
+        NotFiniteError: a loss is not finite, or a gradient at the least loss scale; `gated.gates` is set back to the
+            best gates so far.
         OutOfMemoryError: memory ran out, and there is no smaller plan.
     """
 
@@ -130,17 +132,17 @@ def descend(
         put_back(earlier, values, optimiser)
         done, best, smoothed, lowest = earlier.step, earlier.best.to(device), earlier.smoothed, earlier.lowest
     gates.values = values
+    scale = LossScale(plans.notes, earlier.scale_divisor if earlier else 1)
     taught = lessons(denoiser, gated, content, style, config, plans, done)
     try:
         for step in range(done + 1, config.steps + 1):
             started = time.perf_counter()
             lesson = next(taught)
-            losses = plans.afford(partial(_gradient, denoiser, gated, lesson, penalty))
+            losses = plans.afford(partial(_gradient, denoiser, gated, lesson, penalty, scale))
             norm = float(torch.nn.utils.clip_grad_norm_([values], config.clip))
             if not (math.isfinite(losses["total"]) and math.isfinite(norm)):
-                with torch.no_grad():
-                    values.copy_(best)
-                raise TrainingError(_not_finite(step, losses, norm, float(lesson.sigma)))
+                gates.values = best  # and not into `values`, from which the last report still takes its state
+                raise NotFiniteError(_not_finite(step, losses, norm, float(lesson.sigma)))
             smoothed = losses["total"] if step == 1 else 0.9 * smoothed + 0.1 * losses["total"]
             if smoothed < lowest:
                 best, lowest = values.detach().clone(), smoothed
@@ -154,18 +156,18 @@ def descend(
                 gradient_norm=norm,
                 seconds=time.perf_counter() - started,
                 blocks=block_statistics(gates, gated.pair, roles),
-                state=partial(captured, step, values, optimiser, best, smoothed, lowest),
+                state=partial(captured, step, values, optimiser, best, smoothed, lowest, scale.divisor),
             )
     finally:
-        gates.values = values.detach().cpu()
+        gates.values = gates.values.detach().cpu()
 
 
-def _gradient(denoiser: Denoiser, gated: GatedLora, lesson: Lesson, penalty: Penalty, plan: Plan) -> dict[str, float]:
+def _gradient(
+    denoiser: Denoiser, gated: GatedLora, lesson: Lesson, penalty: Penalty, scale: LossScale, plan: Plan
+) -> dict[str, float]:
     """All losses of one lesson and their total, its gradient in `grad`; repeatable."""
-    values = gated.gates.values
-    values.grad = None
-    losses = backward(denoiser, gated, lesson.students, lesson.sigma, plan.micro_batch, lesson.scale)
-    values.grad = None if values.grad is None else values.grad / lesson.scale
+    accumulate = partial(backward, denoiser, gated, lesson.students, lesson.sigma, plan.micro_batch)
+    losses = scale.gradient([gated.gates.values], lesson.students[0][0].x.numel(), accumulate)
     alone = penalty.loss(gated.gates)
     (penalty.weight * alone).backward()
     losses[penalty.term] = float(alone.detach())
@@ -176,8 +178,8 @@ def _gradient(denoiser: Denoiser, gated: GatedLora, lesson: Lesson, penalty: Pen
 def _not_finite(step: int, losses: Mapping[str, float], norm: float, sigma: float) -> str:
     broken = [name for name, value in losses.items() if name != "total" and not math.isfinite(value)]
     what = f"the loss term {', '.join(broken)}" if broken else f"the gradient (norm {norm})"
+    kept = "The best gates so far are kept." if step > 1 else "No step had succeeded before it: nothing was trained."
     return (
-        f"Training stopped at step {step}: {what} is not a finite number (sigma {sigma:.3f}). The best gates so "
-        "far are kept. Lower the learning rate or the LoRAs' strengths, or run the model in bf16 or fp32 instead "
-        "of fp16."
+        f"Training stopped at step {step}: {what} is not a finite number (sigma {sigma:.3f}). {kept} Lower the "
+        "learning rate or the LoRAs' strengths, or run the model in bf16 or fp32 instead of fp16."
     )

@@ -22,6 +22,7 @@ class TrainingState:
         mean, square: AdamW's running averages of the gradient and of its square
         best: the gates at the lowest smoothed loss
         smoothed, lowest: the smoothed total loss now, and at its lowest
+        scale_divisor: see `LossScale`
     """
 
     step: int
@@ -31,16 +32,23 @@ class TrainingState:
     best: Tensor
     smoothed: float
     lowest: float
+    scale_divisor: int = 1
 
 
 def captured(
-    step: int, values: Tensor, optimiser: torch.optim.Optimizer, best: Tensor, smoothed: float, lowest: float
+    step: int,
+    values: Tensor,
+    optimiser: torch.optim.Optimizer,
+    best: Tensor,
+    smoothed: float,
+    lowest: float,
+    scale_divisor: int,
 ) -> TrainingState:
     """A copy of all of it, which the next step does not touch."""
     moments = optimiser.state[values]
     held = (values, moments["exp_avg"], moments["exp_avg_sq"], best)
     copies = [tensor.detach().to("cpu", copy=True) for tensor in held]
-    return TrainingState(step, *copies, smoothed=smoothed, lowest=lowest)
+    return TrainingState(step, *copies, smoothed=smoothed, lowest=lowest, scale_divisor=scale_divisor)
 
 
 def put_back(state: TrainingState, values: Tensor, optimiser: torch.optim.Optimizer) -> None:

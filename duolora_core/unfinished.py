@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .kept_training import KeptTraining, read_kept, write_kept
+from .loss_scale import DIVISORS
 from .training_state import TrainingState
 
 MOST_BYTES = 2**30
@@ -45,6 +46,7 @@ def write_unfinished(path: Path, kept: Unfinished, fingerprint: str) -> Path:
     state = kept.state
     tensors = {name: getattr(state, name) for name in _GATES}
     tensors["smoothed"] = torch.tensor([state.smoothed, state.lowest], dtype=torch.float64)
+    tensors["scale_divisor"] = torch.tensor(state.scale_divisor, dtype=torch.float64)
     pictures = {"content": kept.content, "style": kept.style}
     return write_kept(path, KeptTraining(state.step, kept.losses, pictures, tensors), fingerprint)
 
@@ -63,11 +65,18 @@ def read_unfinished(path: Path, fingerprint: str, gates: int, steps: int) -> Unf
 
 def _unfinished(kept: KeptTraining, gates: int, steps: int) -> Unfinished:
     tensors, content, style = kept.state, kept.pictures["content"], kept.pictures["style"]
-    expected = {name: (torch.float32, (gates,)) for name in _GATES} | {"smoothed": (torch.float64, (2,))}
+    expected = {name: (torch.float32, (gates,)) for name in _GATES} | {
+        "smoothed": (torch.float64, (2,)),
+        "scale_divisor": (torch.float64, ()),
+    }
     if {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()} != expected:
         raise ValueError("its tensors are not those of this training")
-    if not (kept.step < steps and content and style and bool((tensors["square"] >= 0).all())):
+    divisor = int(tensors["scale_divisor"])
+    known = divisor in DIVISORS and bool((tensors["square"] >= 0).all())
+    if not (known and kept.step < steps and content and style):
         raise ValueError("its numbers are not those of this training")
     smoothed, lowest = tensors["smoothed"].tolist()
-    state = TrainingState(kept.step, *(tensors[name] for name in _GATES), smoothed=smoothed, lowest=lowest)
+    state = TrainingState(
+        kept.step, *(tensors[name] for name in _GATES), smoothed=smoothed, lowest=lowest, scale_divisor=divisor
+    )
     return Unfinished(state, kept.losses, content, style)

@@ -69,6 +69,7 @@ class Keeper(Generic[AState, AReport]):
         state: what the training starts from, if it goes on
         losses: the curves so far of a training that goes on
         notes: what the artist should know of it
+        fingerprint: of all that decides its course
     """
 
     def __init__(self, folder: Path | None, fingerprint: str, file: File[AState, AReport]):
@@ -79,7 +80,8 @@ class Keeper(Generic[AState, AReport]):
         self.notes: list[str] = []
         self.state: AState | None = None
         self.losses: Curves = {}
-        self._folder, self._fingerprint, self._file = folder, fingerprint, file
+        self.fingerprint = fingerprint
+        self._folder, self._file = folder, file
         self._latest: tuple[Callable[[], AState], Curves] | None = None
         self._next = time.monotonic() + _SECONDS
         if folder is not None and self._path.exists():
@@ -91,7 +93,7 @@ class Keeper(Generic[AState, AReport]):
 
     @property
     def _path(self) -> Path:
-        return (self._folder or Path()) / f"{self._fingerprint}.safetensors"
+        return (self._folder or Path()) / f"{self.fingerprint}.safetensors"
 
     def after(self, report: AReport, losses: Curves) -> None:
         """A step is done, and these are the curves so far; writes the state if it is time."""
@@ -108,7 +110,7 @@ class Keeper(Generic[AState, AReport]):
         state = take()
         curves = {term: curve[: state.step] for term, curve in losses.items()}
         try:
-            self._file.write(self._path, self._fingerprint, state, curves)
+            self._file.write(self._path, self.fingerprint, state, curves)
         except DuoLoraError as error:
             self.notes.append(f"this training could not have been gone on with after a crash: {error}")
             self._folder = None
@@ -116,6 +118,11 @@ class Keeper(Generic[AState, AReport]):
         _keep_newest(self._folder)
         ended = time.monotonic()
         self._next = ended + max(_SECONDS, 100 * (ended - started))
+
+    def stays(self) -> None:
+        """The training came to an early end: its state stays, whatever becomes of the result."""
+        self.write()
+        self._folder = None
 
     def finished(self) -> None:
         """The result is there, or there is none to be had this way: nothing to go on from any more."""
@@ -132,8 +139,6 @@ def keeper_of(
     Args:
         decides: what decides its course beside MODEL, CLIP and VAEs, as plain JSON data
     """
-    if not resume:
-        return Keeper(None, "", file)
     whole = {
         "version": VERSION,
         **decides,
@@ -142,7 +147,7 @@ def keeper_of(
         "vaes": [vae_identity(vae) for vae in vaes],
     }
     fingerprint = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-    return Keeper(unfinished_folder(), fingerprint, file)
+    return Keeper(unfinished_folder() if resume else None, fingerprint, file)
 
 
 def pictures_sha256(batches: Sequence[Tensor] | None) -> str | None:

@@ -54,13 +54,14 @@ class MergeFile:
 def keeper_for(
     studio: Studio,
     concepts: Sequence[LoadedConcept],
-    combined_prompt: str,
+    combined_prompt: str | None,
     settings: Mapping[str, Any],
     file: MergeFile,
 ) -> MergeKeeper:
     """The keeper of a training on a studio's MODEL, which keeps nothing where the options say so.
 
     Args:
+        combined_prompt: None where the training has no use for it
         settings: of the training itself, as plain JSON data
     """
     options = studio.options

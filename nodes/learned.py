@@ -67,7 +67,7 @@ def learned(loras: Mapping[Side, LoraInTraining], history: History, source: Lear
         files: dict[Side, LoraFile] = {
             role: lora_from_tensors(state, f"{role} by {source.method}") for role, state in states.items()
         }
-        merged = joined(folded.get("content"), folded.get("style"), _recipe(folded, source))
+        merged = joined(folded.get("content"), folded.get("style"), _recipe(folded, history, source))
     return Learned(
         concepts={
             role: LoadedConcept(role, file, source.own_prompts[role], 1.0, source.pictures, source.room.vae)
@@ -128,8 +128,9 @@ def handed_out(result: Learned) -> io.NodeOutput:
     )
 
 
-def _recipe(folded: Mapping[Side, FoldedLora], source: LearnedFrom) -> dict[str, Any]:
+def _recipe(folded: Mapping[Side, FoldedLora], history: History, source: LearnedFrom) -> dict[str, Any]:
     """What it takes to train them again, as plain JSON data."""
+    ended = {"ended_after": history.done} if history.ended else {}
     return {
         "trained": source.method,
         "inputs": {role: {"prompt": source.own_prompts[role], "pictures": len(source.examples)} for role in folded},
@@ -139,6 +140,7 @@ def _recipe(folded: Mapping[Side, FoldedLora], source: LearnedFrom) -> dict[str,
         "resolution": source.room.resolution,
         "form": asdict(source.form),
         "config": asdict(source.config),
+        **ended,
         "versions": {"duolora": VERSION, "torch": torch.__version__},
     }
 

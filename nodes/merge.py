@@ -50,7 +50,9 @@ class ZipRankMerge(io.ComfyNode):
                 text_input(
                     "combined_prompt",
                     "The prompt that you want to work afterwards: subject and style together, with both trigger "
-                    "words. Left empty, both prompts are joined by a comma.",
+                    "words. It is saved as the merge's trigger phrase, and live samples show it; only the cycle loss "
+                    "learns from it, so with cycle_weight at 0 a change of it trains nothing again. Left empty, both "
+                    "prompts are joined by a comma.",
                     placeholder="a sks dog in wtrclr style",
                 ),
                 steps_input(

@@ -62,9 +62,9 @@ def run_zip_lora(
     )
     file = MergeFile(open_masks(pair, axis).values.numel(), steps)
     settings = {"method": "ZipLoRA", "axis": axis, **asdict(config)}
-    # ZipLoRA sees each picture under its own prompt alone: it has no use for the combined one of the studio.
-    keeper = keeper_for(studio, (content, style), content.prompt, settings, file)
-    content_pictures, style_pictures = studio.pictures(content, style, pair, content.prompt, seed, file.latents)
+    # ZipLoRA sees each picture under its own prompt alone.
+    keeper = keeper_for(studio, (content, style), None, settings, file)
+    content_pictures, style_pictures = studio.pictures(content, style, pair, None, seed, file.latents)
     file.learning_from(content_pictures, style_pictures)
     sizes, tokens = extent(content_pictures, style_pictures)
     work = zip_workload(pair, axis, sizes, tokens)

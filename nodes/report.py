@@ -69,7 +69,9 @@ def _words(result: MergeResult, overlaps: Sequence[BlockOverlap]) -> list[Findin
     recipe = result.merged.recipe
     used = recipe.get("inputs", {})
     own = {role: str(used.get(role, {}).get("prompt", "")) for role in ("content", "style")}
-    prompts = Prompts(own["content"], own["style"], str(recipe.get("combined_prompt", "")))
+    # Without the cycle the masks do not depend on the combined prompt: there is nothing to merge again for.
+    learned = recipe.get("config", {}).get("cycle_weight", 0)
+    prompts = Prompts(own["content"], own["style"], str(recipe.get("combined_prompt", "")) if learned else "")
     return findings(result.losses, result.blocks, overlaps, prompts)
 
 

@@ -49,7 +49,7 @@ class Studio:
         content: LoadedConcept,
         style: LoadedConcept,
         placed: LoraPair,
-        combined_prompt: str,
+        combined_prompt: str | None,
         seed: int,
         latents: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
     ) -> tuple[list[Picture], list[Picture]]:
@@ -57,10 +57,11 @@ class Studio:
 
         Args:
             placed: both LoRAs as in their files
+            combined_prompt: None where the training has no use for it
             latents: of the content and the style pictures, where they are there already
         """
         concepts = placed.content_concept, placed.style_concept
-        combined = encode(clip_for(self.clip, concepts), combined_prompt)
+        combined = None if combined_prompt is None else encode(clip_for(self.clip, concepts), combined_prompt)
         known = latents or (None, None)
         return (
             self._of_one(content, concepts[0], placed.layout, combined, seed, known[0]),
@@ -81,7 +82,7 @@ class Studio:
         loaded: LoadedConcept,
         concept: Concept,
         layout: UNetLayout,
-        combined: list[Any],
+        combined: list[Any] | None,
         seed: int,
         latents: Sequence[Tensor] | None,
     ) -> list[Picture]:
@@ -94,7 +95,7 @@ class Studio:
         # The conditions hold the size; pictures of one size share theirs.
         sizes = {latent.shape: latent for latent in latents}
         conditions = {
-            size: [condition(self.model, prompt, latent) for prompt in (own, combined)]
+            size: [None if prompt is None else condition(self.model, prompt, latent) for prompt in (own, combined)]
             for size, latent in sizes.items()
         }
         return [Picture(latent, *conditions[latent.shape]) for latent in latents]
@@ -140,14 +141,14 @@ def overflowing_vae(what: str) -> TrainingError:
 
 
 def extent(content: Sequence[Picture], style: Sequence[Picture]) -> tuple[list[tuple[int, int]], int]:
-    """(h, w) of the latents of both concepts, the largest of each, and the text tokens of the longest prompt.
+    """(h, w) of the latents of both concepts, the largest of each, and the text tokens of the longest prompt in use.
 
     Where a content and a style picture have one size, so that a forward may hold both, both are the largest.
     """
     sides = [{(each.latent.shape[1], each.latent.shape[2]) for each in side} for side in (content, style)]
     whole = [sides[0] | sides[1]] * 2 if sides[0] & sides[1] else sides
-    tokens = max(text_tokens(prompt) for each in (*content, *style) for prompt in (each.own, each.combined))
-    return [max(side, key=math.prod) for side in whole], tokens
+    prompts = [prompt for each in (*content, *style) for prompt in (each.own, each.combined) if prompt is not None]
+    return [max(side, key=math.prod) for side in whole], max(map(text_tokens, prompts))
 
 
 def live_sample(

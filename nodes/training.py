@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from ..duolora_core.errors import TrainingError
+from ..duolora_core.errors import NotFiniteError, TrainingError
 from ..duolora_core.gates import BlockGates
 from ..duolora_core.memory.plans import Plans
 from ..duolora_core.report import training_preview
@@ -19,7 +19,11 @@ from .keeping import AReport, AState, Keeper
 
 
 class History:
-    """The loss curves so far, the latest gate map and sample, and what is worth telling about stops and memory."""
+    """The loss curves so far, the latest gate map and sample, and what is worth telling about stops and memory.
+
+    Attributes:
+        ended: why the training could not go on to its last step; empty if it did
+    """
 
     def __init__(self, steps: int, plans: Plans, keeper: Keeper[Any, Any], hidden: Collection[str] = ()):
         """
@@ -33,6 +37,7 @@ class History:
         self.before = keeper.state.step if keeper.state else 0
         self.blocks: Sequence[BlockGates] = ()
         self.done = self.before
+        self.ended = ""
         self.sample: Image | None = None
         self.started = time.monotonic()
 
@@ -49,9 +54,10 @@ class History:
 
     @property
     def told(self) -> list[str]:
-        """Steps and time, stops and memory, in plain words."""
+        """Steps and time, an early end, stops and memory, in plain words."""
         steps = f"{self.done} steps" + (f", {self.done - self.before} of them now," if self.before else "")
-        return [f"{steps} in {self.seconds:.0f} s", *self.stops, *self.memory]
+        ended = [self.ended] if self.ended else []
+        return [f"{steps} in {self.seconds:.0f} s", *ended, *self.stops, *self.memory]
 
     def picture(self) -> Image:
         left = self.seconds / (self.done - self.before) * (self.steps - self.done)
@@ -68,10 +74,16 @@ def watched(
 ) -> History:
     """Runs a training to its end and shows every step; raises the host's interrupt exception on Cancel.
 
+    Numbers that are not finite end a training early: what it had reached is handed out all the same, and its state
+    stays on disk, so that the same graph comes to the same end again without the steps before.
+
     Args:
         keeper: told of every step, so that the training is kept whatever stops it
         sampler: called after each step, for a picture of what has been reached or None
         hidden: see `History`
+
+    Raises:
+        NotFiniteError: before any step had succeeded.
     """
     history, progress = History(steps, plans, keeper, hidden), Progress(steps)
     try:
@@ -80,9 +92,12 @@ def watched(
             keeper.after(report, history.losses)
             history.sample = sampler(report.step) or history.sample
             progress.update(report.step, history.picture)
-    except TrainingError:
-        keeper.finished()  # it would only fail again
-        raise
+    except TrainingError as error:
+        if not isinstance(error, NotFiniteError) or not history.done:
+            keeper.finished()  # it would only fail again
+            raise
+        history.ended = str(error)
+        keeper.stays()
     except BaseException:
         keeper.write()
         raise

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser, network_output, noised, perfect_output
-from ..errors import SettingsError, TrainingError
+from ..errors import NotFiniteError, SettingsError
+from ..loss_scale import LossScale
 from ..memory.needs import Plan
 from ..memory.plans import Plans
 from .config import LearnConfig
@@ -35,14 +36,14 @@ class Extras:
     """What a method adds to the loop; everything is optional.
 
     Attributes:
-        before: called with each step, counted from 0, before it is taken
+        before: called with each step, counted from 0, and the loss scale before it is taken
         around: entered for the forwards and backwards of each step
         penalty: name, weight and a loss term of the LoRAs alone, shape ()
         after: called after each step of the optimiser
         column_rate: learning rate of column scales
     """
 
-    before: Callable[[int], None] = lambda step: None
+    before: Callable[[int, LossScale], None] = lambda step, scale: None
     around: Callable[[], AbstractContextManager[None]] = nullcontext
     penalty: tuple[str, float, Callable[[], Tensor]] | None = None
     after: Callable[[], None] = lambda: None
@@ -71,8 +72,9 @@ def learn(
 
     Raises:
         SettingsError: there is no picture.
-        TrainingError: a loss or gradient is not finite, and the LoRAs are as after the step before; or `resume` is not
-            this training's.
+        NotFiniteError: a loss is not finite, or a gradient at the least loss scale; the LoRAs are as after the step
+            before.
+        TrainingError: `resume` is not this training's.
         OutOfMemoryError: memory ran out, and there is no smaller plan.
     """
     return descend(denoiser, live, examples, config, Extras(), class_examples, plans, resume)
@@ -108,13 +110,14 @@ def descend(
         )
         if resume is not None:
             restore(resume, live.loras, optimiser)
+        scale = LossScale(plans.notes, resume.scale_divisor if resume else 1)
         for step in range(resume.step if resume else 0, config.steps):
             started = time.perf_counter()
-            extras.before(step)
+            extras.before(step, scale)
             batch = _batch(denoiser, examples, class_examples, config, step)
             live.strength = _strength(config, step)
             with extras.around():
-                losses = plans.afford(partial(gradient, denoiser, live, batch, config))
+                losses = plans.afford(partial(gradient, denoiser, live, batch, config, scale))
             if extras.penalty is not None:
                 term, weight, loss = extras.penalty
                 alone = loss()
@@ -122,8 +125,7 @@ def descend(
                 losses[term] = float(alone.detach())
                 losses["total"] += weight * losses[term]
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
-            if not (math.isfinite(losses["total"]) and math.isfinite(norm)):
-                raise TrainingError(_not_finite(step, losses, norm, batch))
+            require_finite(step, losses, norm, batch)
             factor = rate_factor(step, config.steps, config.warmup, config.schedule)
             for group in optimiser.param_groups:
                 group["lr"] = group["full_rate"] * factor
@@ -139,7 +141,7 @@ def descend(
                 seconds=time.perf_counter() - started,
                 blocks=(),
                 learning_rate=config.learning_rate * factor,
-                checkpoint=partial(take, step + 1, live_tensors(live.loras), optimiser),
+                checkpoint=partial(take, step + 1, live_tensors(live.loras), optimiser, scale.divisor),
             )
     finally:
         live.strength = 1.0
@@ -148,18 +150,21 @@ def descend(
 
 
 def gradient(
-    denoiser: Denoiser, live: LiveLoras, batch: Sequence[Draw], config: LearnConfig, plan: Plan
+    denoiser: Denoiser, live: LiveLoras, batch: Sequence[Draw], config: LearnConfig, scale: LossScale, plan: Plan
 ) -> dict[str, float]:
     """The losses of a batch, each term unweighted and `total` as minimised; their gradient in `grad`. Repeatable."""
     parameters = list(named_parameters(live.loras).values())
-    for parameter in parameters:
-        parameter.grad = None
+    elements = max(draw.noise.numel() for draw in batch)
+    return scale.gradient(parameters, elements, partial(_backward, denoiser, live, batch, config, plan.micro_batch))
+
+
+def _backward(
+    denoiser: Denoiser, live: LiveLoras, batch: Sequence[Draw], config: LearnConfig, micro_batch: int, scale: float
+) -> dict[str, float]:
+    """Adds the gradient of a batch, times `scale`, to the factors; returns each term, and their weighted sum."""
     shares = _shares(batch, config.prior_weight)
-    # A mean over the latent makes gradients of about 1e-7 at SDXL's size, below half precision. A power of two near
-    # the number of elements brings them to the activations' own magnitude and divides out without rounding.
-    scale = 2.0 ** round(math.log2(max(draw.noise.numel() for draw in batch)))
     losses: dict[str, float] = {draw.term: 0.0 for draw in batch} | {"total": 0.0}
-    for chunk in _chunks(batch, plan.micro_batch):
+    for chunk in _chunks(batch, micro_batch):
         with live.rows([draw.example.row for draw in chunk]):
             errors = _errors(denoiser, chunk)  # (samples,)
             sigma = torch.stack([draw.sigma for draw in chunk])
@@ -169,9 +174,6 @@ def gradient(
         for draw, error in zip(chunk, errors.tolist(), strict=True):
             losses[draw.term] += error / sum(other.term == draw.term for other in batch)
         losses["total"] += float(loss.detach())
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad /= scale
     return losses
 
 
@@ -226,11 +228,23 @@ def _move(lora: LoraInTraining, device: torch.device, trainable: bool) -> None:
     )
 
 
-def _not_finite(step: int, losses: Mapping[str, float], norm: float, batch: Sequence[Draw]) -> str:
+def require_finite(step: int, losses: Mapping[str, float], norm: float, batch: Sequence[Draw]) -> None:
+    """Refuses to go on with numbers that are not finite.
+
+    Args:
+        step: counted from 0
+        norm: of the gradient
+
+    Raises:
+        NotFiniteError: names the term, and what mends it.
+    """
+    if math.isfinite(losses["total"]) and math.isfinite(norm):
+        return
     broken = [name for name, value in losses.items() if name != "total" and not math.isfinite(value)]
     what = f"the loss of {', '.join(broken)}" if broken else f"the gradient (norm {norm})"
     levels = ", ".join(f"{float(draw.sigma):.3f}" for draw in batch)
-    return (
-        f"Training stopped at step {step + 1}: {what} is not a finite number (sigma {levels}). The LoRA is kept as it "
-        "was after the step before. Lower the learning rate, or run the model in bf16 or fp32 instead of fp16."
+    before = "The LoRA is kept as it was after the step before." if step else "No step had succeeded before it."
+    raise NotFiniteError(
+        f"Training stopped at step {step + 1}: {what} is not a finite number (sigma {levels}). {before} Lower the "
+        "learning rate, or run the model in bf16 or fp32 instead of fp16."
     )

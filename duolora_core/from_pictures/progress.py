@@ -22,10 +22,12 @@ class Checkpoint:
 
     Attributes:
         tensors: {"content.<layer>.up": tensor} of every LoRA, and of the optimiser {"….up.exp_avg": tensor}; on the CPU
+        scale_divisor: see `LossScale`
     """
 
     step: int
     tensors: Mapping[str, Tensor]
+    scale_divisor: int = 1
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,14 @@ def live_tensors(loras: Mapping[Side, LoraInTraining]) -> dict[str, Tensor]:
     return {f"{role}.{name}": tensor for role, lora in loras.items() for name, tensor in lora.tensors().items()}
 
 
-def take(step: int, live: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> Checkpoint:
+def take(step: int, live: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, scale_divisor: int = 1) -> Checkpoint:
     """A copy of the training as it is; `live` as `live_tensors` gave it in this step."""
     tensors = dict(live)
     for name, parameter in live.items():
         for key, value in optimiser.state.get(parameter, {}).items():
             tensors[f"{name}.{key}"] = value
-    return Checkpoint(step, {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()})
+    copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+    return Checkpoint(step, copies, scale_divisor)
 
 
 def require_fitting(checkpoint: Checkpoint, loras: Mapping[Side, LoraInTraining], steps: int) -> None:

@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..kept_training import KeptTraining, read_kept, write_kept
+from ..loss_scale import DIVISORS
 from .lora_in_training import LoraInTraining, Side
 from .progress import Checkpoint, require_fitting
 
 MOST_BYTES = 2**33
 """Both LoRAs of UnZipLoRA at rank 64 on SDXL are 2 GB with the optimiser's moments; above rank 250, none goes on."""
+
+_DIVISOR = "scale_divisor"
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ def write_unfinished_loras(path: Path, kept: UnfinishedLoras, fingerprint: str) 
         DuoLoraError: the file cannot be written.
     """
     pictures = {"pictures": kept.pictures, "class": kept.class_pictures}
-    whole = KeptTraining(kept.checkpoint.step, kept.losses, pictures, kept.checkpoint.tensors)
+    checkpoint = kept.checkpoint
+    divisor = torch.tensor(checkpoint.scale_divisor, dtype=torch.float64)
+    whole = KeptTraining(checkpoint.step, kept.losses, pictures, {**checkpoint.tensors, _DIVISOR: divisor})
     return write_kept(path, whole, fingerprint)
 
 
@@ -59,7 +65,10 @@ def read_unfinished_loras(
 
     def understand(kept: KeptTraining) -> UnfinishedLoras:
         pictures, class_pictures = kept.pictures["pictures"], kept.pictures["class"]
-        checkpoint = Checkpoint(kept.step, kept.state)
+        tensors = dict(kept.state)
+        checkpoint = Checkpoint(kept.step, tensors, int(tensors.pop(_DIVISOR)))
+        if checkpoint.scale_divisor not in DIVISORS:
+            raise ValueError("its numbers are not those of this training")
         require_fitting(checkpoint, loras, steps)
         if not pictures:
             raise ValueError("it has no pictures")

@@ -26,6 +26,7 @@ from torch import Tensor
 from ..denoiser import Denoiser
 from ..errors import SettingsError
 from ..layer_priors import layer_roles
+from ..loss_scale import LossScale, gradient_norm
 from ..memory.needs import Plan
 from ..memory.plans import Plans
 from ..unet_layout import UNetLayout
@@ -33,11 +34,11 @@ from .columns import clamp_columns, column_scores, grow, overlap, separate_colum
 from .config import LearnConfig
 from .coverage import LoraForm, covered
 from .examples import Example, draws
-from .learning import Extras, descend, gradient
+from .learning import Extras, descend, gradient, require_finite
 from .live_loras import LiveLoras
 from .lora_in_training import LoraInTraining, Side, new_lora
 from .own_prompts import read_prompts
-from .progress import Checkpoint, LearnReport
+from .progress import Checkpoint, LearnReport, named_parameters
 
 UNZIP_BLOCKS = (
     "up_blocks.0.attentions.0=content, up_blocks.0.attentions.2=content, "
@@ -151,10 +152,10 @@ def unzip(
             clamp_columns(content)
             clamp_columns(style)
 
-        def open_columns(step: int) -> None:
+        def open_columns(step: int, scale: LossScale) -> None:
             if step in {round(at * config.learning.steps) for at in config.column_steps}:
                 with around():
-                    _open_columns(denoiser, live, examples, config, plans, step)
+                    _open_columns(denoiser, live, examples, config, plans, step, scale)
 
         penalty = ("overlap", config.orthogonality, partial(overlap, content, style))
         extras = Extras(open_columns, around, penalty, settle, config.column_rate)
@@ -168,15 +169,21 @@ def _open_columns(
     config: UnzipConfig,
     plans: Plans,
     step: int,
+    scale: LossScale,
 ) -> None:
-    """Scores every column over one pass with all of them open, and opens the best."""
+    """Scores every column over one pass with all of them open, and opens the best.
+
+    Raises:
+        NotFiniteError: the gradient that they are scored by is not finite; no column has been opened.
+    """
     content, style = live.loras["content"], live.loras["style"]
     kept = {role: dict(lora.masks) for role, lora in live.loras.items()}
     batch = draws(examples, denoiser.sigmas, config.probes, step, config.learning.seed, "probe")
     try:
         for lora in live.loras.values():
             lora.masks.update({name: torch.ones_like(mask) for name, mask in lora.masks.items()})
-        plans.afford(partial(gradient, denoiser, live, batch, config.learning))
+        losses = plans.afford(partial(gradient, denoiser, live, batch, config.learning, scale))
+        require_finite(step, losses, gradient_norm(list(named_parameters(live.loras).values())), batch)
         size = config.learning.learning_rate
         scores: Mapping[Side, dict[str, Tensor]] = {
             role: {name: column_scores(lora, name, size) for name in lora.masks} for role, lora in live.loras.items()

@@ -174,8 +174,12 @@ class Run:
             return [f"the interrupt was swallowed: {said}"]
         if fault.kind == "error" and not (outcome.status == "error" and INJECTED in outcome.message):
             return [f"the error was swallowed: {said}"]
-        if fault.kind == "non-finite" and not (outcome.status == "error" and "TrainingError" in outcome.message):
-            return [f"the overflow was not told: {said}"]
+        if fault.kind == "non-finite":
+            # From its second step on a training hands out what it has reached, and says why in `info`.
+            info = str(outcome.outputs.get("info", ""))
+            raised = any(f"{name}Error" in outcome.message for name in ("NotFinite", "Training"))
+            told = raised or "is not a finite" in info
+            return [] if told else [f"the overflow was not told: {said}"]
         # The graph with given pictures is set to the smallest plan that there is.
         steps_down = fault.site.stage in ("teacher forward", "student forward", "backward") and fault.graph != GIVEN
         if fault.kind == "out of memory once" and steps_down and outcome.status != "success":

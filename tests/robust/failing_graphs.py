@@ -27,6 +27,7 @@ def graphs(narrow: bool) -> dict[str, Graph]:
     sampled = {"sample_every": 2, "own_pictures_cfg": 1.0}
     own = add_merge(dict(models), CONTENT, STYLE, options=sampled, cycle_weight=0.0)
     add_save(own, ["merge", 0], "kept", what="masks only")
+    own["info"] = node("PreviewAny", source=["merge", 3])
     recomputed = {
         "memory_plan": "as set here",
         "gradient_checkpointing": True,

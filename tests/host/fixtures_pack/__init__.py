@@ -9,6 +9,7 @@ from .every_step import tell_every_step
 from .memory_probe import MemoryProbe
 from .model_digest import ModelDigest
 from .narrow_sdxl import NarrowSDXL
+from .overflow import Overflow
 from .scarce_memory import ScarceMemory
 from .shapes_world import ShapesWorld
 from .tiny_clip import TinyCLIP
@@ -30,6 +31,7 @@ class FixturesExtension(ComfyExtension):
             MemoryProbe,
             Denoise,
             ScarceMemory,
+            Overflow,
             TinyVision,
             Watching,
         ]
