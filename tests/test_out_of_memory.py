@@ -1,4 +1,4 @@
-"""Which errors mean that memory ran out: the texts of PyTorch's backends and libraries, and what only looks like them."""
+"""Which errors mean that memory ran out: texts of PyTorch's backends and libraries, and what only looks like them."""
 
 from __future__ import annotations
 

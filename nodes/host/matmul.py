@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import Any
 
 import comfy.ops
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ def plain_matmul(model: nn.Module) -> Generator[None, None, None]:
         yield
 
 
-def _plain_forward(module: _PLAIN, x: Tensor) -> Tensor:
+def _plain_forward(module: Any, x: Tensor) -> Tensor:
     """x Wᵀ + b with the weight cast to the dtype of x and, where the file has one, times its scale."""
     weight, bias = comfy.ops.cast_bias_weight(module, x)
     scaled: Callable[[Tensor], Tensor] | None = getattr(module, "convert_weight", None)

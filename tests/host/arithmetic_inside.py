@@ -176,11 +176,11 @@ def streamed() -> dict[str, Any]:
             return True
 
     found: dict[str, Any] = {}
-    cases = {
+    cases: dict[str, tuple[torch.dtype, torch.dtype, torch.dtype | None]] = {
         "bf16 in fp16": (torch.bfloat16, torch.float16, None),
         "fp32 in fp16": (torch.float32, torch.float16, None),
+        "fp16 in fp8": (torch.float16, FP8, torch.float16),
     }
-    cases["fp16 in fp8"] = (torch.float16, FP8, torch.float16)
     for name, (file, dtype, compute) in cases.items():
         state = file_of_weights(file)
         expected = sdxl(dtype, compute, state)

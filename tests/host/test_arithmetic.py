@@ -68,7 +68,7 @@ def test_a_scaled_fp8_layer_keeps_its_scale(inside: dict[str, Any], host: Host) 
 
 
 def test_only_the_hosts_own_fast_layers_are_replaced(inside: dict[str, Any]) -> None:
-    """One of another pack, and one that a node has changed, stay: a gated layer refuses them if they cut the gradient."""
+    """One of another pack, and one that a node has changed, stay; a gated layer refuses what cuts the gradient."""
     assert inside["fast_forward"] == [True, False, False]
 
 
