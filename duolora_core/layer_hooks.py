@@ -91,8 +91,7 @@ def _hook(name: str, change: Change) -> Any:
             raise ModelMismatchError(
                 f"Layer {name} ({type(module).__name__}) gives its input no gradient: a fast kernel without a backward "
                 "pass computed it, and whatever lies before it would not be trained. Take away what put that kernel "
-                "there (a node that speeds up the model, or --fast at ComfyUI's start), or load the checkpoint with "
-                "weight_dtype default."
+                "there: a node that speeds up the model, or --fast at ComfyUI's start."
             )
         return change(module, x, output)
 
