@@ -27,10 +27,14 @@ Change = Callable[[nn.Module, Tensor, Tensor], Tensor]
 def hooked_layers(
     modules: Mapping[str, nn.Module], changes: Iterable[tuple[str, Change]]
 ) -> Generator[None, None, None]:
-    """Inside, every named layer is changed; whatever happens there, afterwards the model is what it was."""
+    """Inside, every named layer is changed; whatever happens there, afterwards the model is what it was.
+
+    Raises:
+        ModelMismatchError: from a layer whose own product has no backward pass, when it meets an input that needs one.
+    """
     with ExitStack() as hooks:  # takes off all of them, even when taking off one of them fails
         for name, change in changes:
-            hooks.callback(modules[name].register_forward_hook(_hook(change)).remove)
+            hooks.callback(modules[name].register_forward_hook(_hook(name, change)).remove)
         yield
 
 
@@ -107,8 +111,15 @@ def _flat_base(output: Tensor) -> Tensor | None:
     return base if base.is_contiguous() and output.is_contiguous() else None
 
 
-def _hook(change: Change) -> Any:
+def _hook(name: str, change: Change) -> Any:
     def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return change(module, args[0], output)
+        x = args[0]
+        if torch.is_grad_enabled() and x.requires_grad and not output.requires_grad:
+            raise ModelMismatchError(
+                f"Layer {name} ({type(module).__name__}) gives its input no gradient: a fast kernel without a backward "
+                "pass computed it, and whatever lies before it would not be trained. Take away what put that kernel "
+                "there: a node that speeds up the model, or --fast at ComfyUI's start."
+            )
+        return change(module, x, output)
 
     return hook

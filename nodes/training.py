@@ -90,8 +90,9 @@ def watched(
         for report in reports:
             history.add(report)
             keeper.after(report, history.losses)
-            history.sample = sampler(report.step) or history.sample
-            progress.update(report.step, history.picture)
+            sample = sampler(report.step)
+            history.sample = sample or history.sample
+            progress.update(report.step, history.picture, at_once=sample is not None)
     except TrainingError as error:
         if not isinstance(error, NotFiniteError) or not history.done:
             keeper.finished()  # it would only fail again

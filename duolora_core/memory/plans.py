@@ -11,17 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import torch
-
 from ..errors import OutOfMemoryError
 from .needs import Plan
+from .out_of_memory import is_out_of_memory
 
 Result = TypeVar("Result")
-
-
-def torch_is_out_of_memory(error: Exception) -> bool:
-    """Whether PyTorch's allocator raised it."""
-    return isinstance(error, torch.cuda.OutOfMemoryError)
 
 
 class Plans:
@@ -35,7 +29,7 @@ class Plans:
         self,
         plans: Sequence[Plan],
         *,
-        out_of_memory: Callable[[Exception], bool] = torch_is_out_of_memory,
+        out_of_memory: Callable[[Exception], bool] = is_out_of_memory,
         adopt: Callable[[Plan], None] = lambda plan: None,
     ):
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,6 @@ import comfy.model_base
 import comfy.model_management
 import comfy.model_sampling
 import torch
-from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
 
 from ...duolora_core.denoiser import Prediction
@@ -19,10 +18,12 @@ from ...duolora_core.errors import ModelMismatchError
 from ...duolora_core.memory.needs import Plan, Workload, fitting, ladder
 from ...duolora_core.memory.plans import Plans
 from ...duolora_core.unet_layout import UNetLayout, layout_from_shapes
+from .attention import differentiable_attention, no_cudnn_attention
 from .checkpointing import checkpointable
+from .matmul import plain_matmul
 from .memory import free_memory, is_out_of_memory, load_whole, plan_note, release, storage
 from .precision import own_precision
-from .weights import differentiable
+from .weights import differentiable, plain_clone
 
 COMPUTE_DTYPES = {"as loaded": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -47,7 +48,7 @@ class HostDenoiser:
         comfy.model_management.throw_exception_if_processing_interrupted()
         batched = {key: conditions[0][key].concat([other[key] for other in conditions[1:]]) for key in conditions[0]}
         options = self._options | {
-            "optimized_attention_override": _differentiable_attention,
+            "optimized_attention_override": differentiable_attention,
             "cond_or_uncond": [0] * len(conditions),
             "sigmas": sigma,
         }
@@ -90,7 +91,13 @@ def training_denoiser(
     free = free_memory(device)
     steps = fitting(steps, free) if limits.checkpointing is None else steps
     model = patcher.model
-    with own_precision(device, held.element_size), differentiable(model), checkpointable(model) as checkpointing:
+    with (
+        own_precision(device, held.element_size),
+        no_cudnn_attention(),
+        plain_matmul(model),
+        differentiable(model),
+        checkpointable(model) as checkpointing,
+    ):
 
         def adopt(plan: Plan) -> None:
             release()
@@ -99,22 +106,6 @@ def training_denoiser(
         plans = Plans([plan for plan, _ in steps], out_of_memory=is_out_of_memory, adopt=adopt)
         plans.notes.append(plan_note(*steps[0], free))
         yield HostDenoiser(model, patcher.model_options.get("transformer_options", {}), device), plans
-
-
-def plain_clone(patcher: Any) -> Any:
-    """A clone whose weights are ordinary tensors, also on hosts that stream them from disk.
-
-    Raises:
-        ModelMismatchError: the host cannot load this model in any other way.
-    """
-    if not getattr(patcher, "is_dynamic", lambda: False)():
-        return patcher.clone()
-    if patcher.cached_patcher_init is None:
-        raise ModelMismatchError(
-            "This model is streamed into the graphics card piece by piece, and its loader offers no other way. Load it "
-            "with Load Checkpoint, or start ComfyUI with --disable-dynamic-vram."
-        )
-    return patcher.clone(disable_dynamic=True)
 
 
 def require_sdxl(patcher: Any) -> None:
@@ -165,8 +156,3 @@ def prediction_of(sampling: Any) -> Prediction:
         return "v" if isinstance(sampling, comfy.model_sampling.V_PREDICTION) else "eps"
     kinds = ", ".join(cls.__name__ for cls in type(sampling).__mro__[1:3])
     raise ModelMismatchError(f"This model samples with {kinds}; DuoLoRA trains eps- and v-prediction models.")
-
-
-def _differentiable_attention(_chosen: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-    """PyTorch's attention in place of the host's choice: some fast kernels have no backward pass."""
-    return attention_pytorch(*args, **kwargs)

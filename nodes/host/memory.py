@@ -7,7 +7,6 @@ on to every copy; and newer hosts reuse one buffer for all of them, so that the 
 from __future__ import annotations
 
 import gc
-import re
 from typing import Any
 
 import comfy.model_management as management
@@ -15,9 +14,9 @@ import torch
 from torch import nn
 
 from ...duolora_core.errors import OutOfMemoryError
+from ...duolora_core.memory import out_of_memory
 from ...duolora_core.memory.needs import SLACK, Estimate, Plan, Storage
 
-_FULL = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
 GB = 2**30  # as the host, drivers and task managers count
 
 
@@ -76,9 +75,12 @@ def require_whole(network: nn.Module, device: torch.device) -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device ran out of memory; some backends have no exception of their own for that."""
+    """Whether memory ran out, as the host or the engine knows it.
+
+    Newer hosts are asked first: where a CUDA error is sticky, their answer clears it as well.
+    """
     told = getattr(management, "is_oom", lambda error: isinstance(error, management.OOM_EXCEPTION))
-    return told(error) or (isinstance(error, RuntimeError) and bool(_FULL.search(str(error))))
+    return told(error) or out_of_memory.is_out_of_memory(error)
 
 
 def release() -> None:

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
 
 @contextmanager
 def own_precision(device: torch.device, element_size: int) -> Generator[None, None, None]:
-    """Inside, no autocast changes what the model computes in, and float32 products may use TF32; restored after.
+    """Inside, nothing that is set for sampling changes how the model computes; restored after.
 
-    TF32 rounds factors to fp16's precision and keeps float32's range: enough for masks, which train in fp16 as well,
-    and much faster on the cards that have it.
+    - No autocast.
+    - float32 products may use TF32, which rounds factors to fp16's precision and keeps float32's range: enough for
+      masks, which train in fp16 as well, and much faster on the cards that have it.
+    - float16 products are not summed in float16, as `--fast fp16_accumulation` has it: a gradient sums over thousands
+      of tokens, and such a sum overflows at 65,504 and loses what is 2,048 times smaller. PyTorch before 2.7 never
+      does, and has no switch for it.
     """
-    matmul = torch.backends.cuda.matmul
-    before = matmul.allow_tf32
-    known = torch.amp.is_autocast_available(device.type)
-    with torch.autocast(device.type, enabled=False) if known else nullcontext():
+    matmul: Any = torch.backends.cuda.matmul
+    wanted = {"allow_tf32": matmul.allow_tf32 or element_size == 4, "allow_fp16_accumulation": False}
+    before = {name: getattr(matmul, name) for name in wanted if hasattr(matmul, name)}
+    with _no_autocast(device.type):
         try:
-            matmul.allow_tf32 = before or element_size == 4
+            for name in before:
+                setattr(matmul, name, wanted[name])
             yield
         finally:
-            matmul.allow_tf32 = before
+            for name, value in before.items():
+                setattr(matmul, name, value)
+
+
+def _no_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """Autocast switched off, or nothing where the device has none.
+
+    Asked by trying: `torch.amp.is_autocast_available` is missing before PyTorch 2.4, and says yes for DirectML, for
+    which making an autocast then fails on an assertion.
+    """
+    try:
+        return torch.autocast(device_type, enabled=False)
+    except (RuntimeError, AssertionError):
+        return nullcontext()

@@ -11,26 +11,32 @@ import comfy.utils
 from PIL.Image import Image
 
 _SECONDS_BETWEEN_PICTURES = 0.5
+_LARGEST_SHARE = 0.01
+"""Of the time for pictures: one is drawn by the processor, and meanwhile nothing is given to the card to do."""
 
 
 class Progress:
-    """The progress bar of the running node, with a picture every half second and at the end."""
+    """The progress bar of the running node, with a picture now and then and at the end.
+
+    The next picture comes after half a second, or when the last one's cost is a hundredth of the time since.
+    """
 
     def __init__(self, total: int):
         self._bar: Any = comfy.utils.ProgressBar(total)
         self._total = total
-        self._last = 0.0
+        self._due = 0.0
 
-    def update(self, done: int, picture: Callable[[], Image]) -> None:
-        """Shows the step, and `picture()` when it is time for one.
+    def update(self, done: int, picture: Callable[[], Image], at_once: bool = False) -> None:
+        """Shows the step, and `picture()` when it is time for one, or at once.
 
         Raises the host's own interrupt exception when the artist pressed Cancel.
         """
         comfy.model_management.throw_exception_if_processing_interrupted()
+        started = time.monotonic()
+        if not (at_once or done == self._total or started >= self._due):
+            self._bar.update_absolute(done, self._total, None)
+            return
+        shown = picture()
+        self._bar.update_absolute(done, self._total, ("JPEG", shown, max(shown.size)))
         now = time.monotonic()
-        preview = None
-        if done == self._total or now - self._last >= _SECONDS_BETWEEN_PICTURES:
-            self._last = now
-            shown = picture()
-            preview = ("JPEG", shown, max(shown.size))
-        self._bar.update_absolute(done, self._total, preview)
+        self._due = now + max(_SECONDS_BETWEEN_PICTURES, (now - started) / _LARGEST_SHARE)
