@@ -38,7 +38,7 @@ class Entry:
 
 ENTRIES: Mapping[str, Entry] = {
     "exact": Entry("exact", "none"),
-    "exact checkpointed at full resolution": Entry("exact", "full resolution"),
+    "exact partly checkpointed": Entry("exact", "full and half resolution"),
     "exact checkpointed": Entry("exact", "all"),
     "authors": Entry("authors", "all"),
     "ziplora": Entry("ziplora", "all"),

@@ -81,7 +81,9 @@ def over_limit(denoiser: UNetDenoiser, method: str, pixels: int, rank: int = 64)
         return flops(step) / limit
 
 
-def memory(denoiser: UNetDenoiser, method: str, pixels: int, checkpointing: Checkpointing, rank: int = 64) -> tuple[int, int]:
+def memory(
+    denoiser: UNetDenoiser, method: str, pixels: int, checkpointing: Checkpointing, rank: int = 64
+) -> tuple[int, int]:
     """(estimated, measured) peak bytes of a training with its weights; measured over set-up and a whole step."""
     weights = sum(parameter.nbytes for parameter in denoiser.unet.parameters())
     side = pixels // 8

@@ -115,7 +115,9 @@ def _attention_block(
     tokens = numbers // channels
     adapters = sum(kept.get(layer.name, 0) for layer in layers if ".attn1." in layer.name)
     text_is_trained = f"{name}.attn2.to_k" in kept
-    return AttentionBlock(channels, tokens, text_tokens, element_size, adapters * tokens * element_size, text_is_trained)
+    return AttentionBlock(
+        channels, tokens, text_tokens, element_size, adapters * tokens * element_size, text_is_trained
+    )
 
 
 def _with_scores(piece: Piece, block: AttentionBlock, scores: Scores, waiting: int) -> Piece:

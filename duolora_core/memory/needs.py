@@ -11,7 +11,7 @@
 
 A micro-batch bounds the samples of one forward, so `student` and `teacher` are proportional to it. Where a block is
 checkpointed, it leaves its input alone in `student` and nothing in `casts`, until its backward computes it once more.
-At full resolution that frees most for the least arithmetic. `activations` has the formulas.
+`activations` has the formulas.
 """
 
 from __future__ import annotations
@@ -33,16 +33,19 @@ SLACK = 1.1
 WORKSPACES = 256 * 2**20
 """Bytes that the libraries of a graphics card (cuBLAS, cuDNN) take for themselves, whatever runs. Chosen, too."""
 
-Checkpointing = Literal["none", "full resolution", "full and half resolution", "all"]
+Checkpointing = Literal["none", "full and half resolution", "all"]
 """The blocks whose activations are computed again in the backward instead of being kept."""
 
 CHECKPOINTED_LEVELS: Mapping[Checkpointing, int] = {
     "none": 0,
-    "full resolution": 1,
     "full and half resolution": 2,
     "all": 100,  # more than any UNet has
 }
-"""How many levels of resolution that is, from the full one down; in the order in which they cost time."""
+"""How many levels of resolution that is, from the full one down; in the order in which they cost time.
+
+On SDXL every block frees about as many bytes for its arithmetic (docs/log.md), those of half resolution the most; full
+resolution alone would free a thirtieth of what all do.
+"""
 
 NUMBER = 4
 """Bytes of a number in float32, in which LoRAs, their gradients and the two moments of AdamW are held."""
