@@ -113,11 +113,8 @@ def _attention_block(
     """A transformer block whose input has so many `numbers`."""
     (channels,) = (layer.shape[0] for layer in layers if layer.name == f"{name}.attn1.to_q")
     tokens = numbers // channels
-    adapters = sum(kept.get(layer.name, 0) for layer in layers if ".attn1." in layer.name)
-    text_is_trained = f"{name}.attn2.to_k" in kept
-    return AttentionBlock(
-        channels, tokens, text_tokens, element_size, adapters * tokens * element_size, text_is_trained
-    )
+    adapters = element_size * tokens * sum(kept.get(layer.name, 0) for layer in layers if ".attn1." in layer.name)
+    return AttentionBlock(channels, tokens, text_tokens, element_size, adapters, f"{name}.attn2.to_k" in kept)
 
 
 def _with_scores(piece: Piece, block: AttentionBlock, scores: Scores, waiting: int) -> Piece:
