@@ -10,7 +10,6 @@ import comfy.model_management
 import comfy.utils
 from comfy_execution.utils import get_executing_context
 from PIL.Image import Image
-from server import PromptServer
 
 _SECONDS_BETWEEN_PICTURES = 0.5
 
@@ -18,7 +17,9 @@ _SECONDS_BETWEEN_PICTURES = 0.5
 def tell(text: str) -> None:
     """Shows a text on the running node, before anything of it is done."""
     running = get_executing_context()
-    if running is not None:  # else no node runs, but a script
+    if running is not None:  # else a script runs, in which the server's module need not even be there
+        from server import PromptServer
+
         PromptServer.instance.send_progress_text(text, running.node_id)
 
 

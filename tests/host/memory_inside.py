@@ -27,7 +27,7 @@ def main() -> None:
     inside_host.load_pack(wanted.pack)
     found = {
         "estimate_over_measured": {mode: estimate_over_measured(mode) for mode in modes()},
-        "as_set": [as_set(free) for free in (64, 4, 1)],
+        "as_set": [as_set(free) for free in (64, 3, 1)],
         "scores": scores(),
         "workspaces": workspaces(),
         "precision": precision(),
@@ -64,7 +64,7 @@ def as_set(free_gb: int) -> dict[str, Any]:
     patcher.clone = lambda: patcher
     denoiser, said = of_the_pack("nodes.host.denoiser"), []
     subject = memory_plan.subject(SEGMIND_VEGA)
-    replaced = {
+    replaced: dict[str, Any] = {
         "storage": lambda patcher: subject.storage,
         "load_whole": lambda patcher, best, least: None,
         "free_memory": lambda device: free_gb * 2**30,
@@ -97,7 +97,7 @@ def scores() -> dict[str, Any]:
 
     cuda = torch.backends.cuda
     before = cuda.fp16_bf16_reduction_math_sdp_allowed()
-    told = {"cpu": found("cpu"), "nvidia": found("cuda", fused=True)}
+    told: dict[str, Any] = {"cpu": found("cpu"), "nvidia": found("cuda", fused=True)}
     for name, allowed in (("half", True), ("float32", False)):
         cuda.allow_fp16_bf16_reduction_math_sdp(allowed)
         told[name] = {"mps": found("mps"), "amd": found("cuda")}
@@ -116,7 +116,7 @@ def workspaces() -> dict[str, int]:
         return {kind: 2**40 - reserved - free(torch.device(kind)) for kind in ("cpu", "mps", "cuda")}
 
 
-def estimate_over_measured(checkpointing: str) -> float:
+def estimate_over_measured(checkpointing: Any) -> float:
     """For one student of SDXL at 512 px under rank-64 LoRAs on attention, in the host's UNet and bf16."""
     import comfy.ops
     import torch
