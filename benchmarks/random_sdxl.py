@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.ldm_unet import ResBlock, TransformerBlock, UNet, UNetConfig, layer_shapes
+from benchmarks.ldm_unet import UNet, UNetConfig, layer_shapes
 from duolora_core import LoraPair, Picture, UNetLayout, layout_from_shapes, lora_from_tensors, make_pair, place
 from duolora_core.denoiser import Prediction
 from duolora_core.lora_file import LoraFile
+from duolora_core.memory.activations import block_levels
+from duolora_core.memory.needs import Checkpointing, Plan
 from duolora_core.pair import Basis
 
 TOKENS = 77
@@ -105,9 +107,11 @@ def random_pictures(pixels: int) -> tuple[list[Picture], list[Picture]]:
 
 
 @contextmanager
-def checkpointed(unet: UNet, enabled: bool = True) -> Generator[None, None, None]:
-    """Inside, residual and transformer blocks keep only their inputs and run again in the backward pass."""
-    blocks = [block for block in unet.modules() if enabled and isinstance(block, ResBlock | TransformerBlock)]
+def checkpointed(unet: UNet, mode: Checkpointing = "all") -> Generator[None, None, None]:
+    """Inside, blocks of this mode keep only their inputs and run again in the backward pass."""
+    modules, plan = dict(unet.named_modules()), Plan(1, mode)
+    levels = block_levels(layout_from_shapes(layer_shapes(unet)))
+    blocks = [modules[name] for name, level in levels.items() if plan.recomputes(level)]
     try:
         for block in blocks:
             block.forward = _checkpointing(block.forward)

@@ -123,7 +123,7 @@ def descend(
     """
     if not content or not style:
         raise SettingsError("Training needs at least one content and one style picture.")
-    plans = plans or Plans([Plan(config.micro_batch, checkpointing=False)])
+    plans = plans or Plans([Plan(config.micro_batch, "none")])
     gates, device = gated.gates, denoiser.sigmas.device
     values = gates.values.detach().to(device, torch.float32, copy=True).requires_grad_()
     optimiser = torch.optim.AdamW([values], lr=config.learning_rate, weight_decay=config.weight_decay)

@@ -98,7 +98,7 @@ def memory_plan_input(what_for: str = "", *, optional: bool = False) -> io.Input
         default=PLANNED,
         optional=optional,
         tooltip="auto: use gradient checkpointing and a smaller micro-batch only if the free memory asks for it. "
-        f"as set here: start with both as they are set{what_for}.",
+        f"as set here: start with checkpointing as it is set, and no larger micro-batch{what_for}.",
     )
 
 

@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ENGINE = ROOT / "duolora_core"
 NODES = ROOT / "nodes"
-HOST_MODULES = {"comfy", "comfy_execution", "folder_paths", "latent_preview"}
-NOT_IN_ENGINE = {"comfy_api", "comfy_extras", "nodes", "server", "matplotlib", *HOST_MODULES}
+HOST_MODULES = {"comfy", "comfy_execution", "folder_paths", "latent_preview", "server"}
+NOT_IN_ENGINE = {"comfy_api", "comfy_extras", "nodes", "matplotlib", *HOST_MODULES}
 
 
 def imports(source: str) -> Iterator[tuple[int, int, str]]:

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.ldm_unet import UNetConfig
 from benchmarks.speed.from_pictures import MAKERS, memory, meta_denoiser, over_limit
 from duolora_core.from_pictures import LoraForm, learning_workload
-from duolora_core.memory.needs import Plan, Storage, estimate
+from duolora_core.memory.needs import CHECKPOINTED_LEVELS, Checkpointing, Plan, Storage, estimate
 
 SMALL = UNetConfig(
     channels=64,
@@ -23,9 +23,9 @@ def test_a_rank_64_step_of_sdxl_is_at_most_a_tenth_above_adapters_for_nothing() 
     assert 1.0 < over_limit(meta_denoiser(), "plain", 512) < 1.1
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", CHECKPOINTED_LEVELS)
 @pytest.mark.parametrize("method", list(MAKERS))
-def test_the_planner_estimates_a_whole_training(method: str, checkpointing: bool) -> None:
+def test_the_planner_estimates_a_whole_training(method: str, checkpointing: Checkpointing) -> None:
     """Never less than it takes, and not so much more that a card that would do is refused."""
     planned, measured = memory(meta_denoiser(SMALL), method, 512, checkpointing, rank=16)
     assert 1.0 <= planned / measured < 1.15
@@ -36,7 +36,7 @@ def test_trained_numbers_count_with_their_moments_and_their_gradient() -> None:
     loras = MAKERS["unzip"](denoiser.layout, LoraForm(8))
     work = learning_workload(denoiser.layout, loras, [(8, 8), (4, 4)], samples=2)
     numbers = sum(tensor.numel() for lora in loras.values() for _, tensor in lora.trained())
-    needs = estimate(work, Storage(0, 2, casts=False), Plan(2, True))
+    needs = estimate(work, Storage(0, 2, casts=False), Plan(2, "all"))
     assert work.trained == numbers and work.latent == (8, 8)
     assert needs.factors == (2 + 4 + 8) * numbers and needs.gradient == 4 * numbers
     assert needs.beside_weights == needs.factors + max(needs.student, needs.teacher, needs.gradient)

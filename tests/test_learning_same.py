@@ -73,10 +73,10 @@ def test_a_step_that_runs_out_of_memory_goes_on_under_the_smaller_plan(unet: UNe
             raise torch.cuda.OutOfMemoryError("full")
         return x0
 
-    plans = Plans([Plan(8, False), Plan(1, False)])
+    plans = Plans([Plan(8, "none"), Plan(1, "none")])
     outcome = learned(TinyDenoiser(unet, spoil=full), new(), plans=plans)
     expected = learned(TinyDenoiser(unet), new(), replace(CONFIG, micro_batch=1))
-    assert plans.current == Plan(1, False) and "memory ran out" in plans.notes[0]
+    assert plans.current == Plan(1, "none") and "memory ran out" in plans.notes[0]
     assert relative(outcome.numbers, expected.numbers) < 1e-4
 
 

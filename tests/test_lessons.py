@@ -31,7 +31,7 @@ CONTENT, STYLE = [picture(1), picture(3)], [picture(2), picture(4)]
 OTHER_SIZE = [picture(2, (8, 16))]
 KINDS: tuple[Timesteps, ...] = ("uniform", "stratified")
 QUICK = replace(BOTH_WEIGHTED, cycle_weight=0.0)
-LARGE = Plans([Plan(8, checkpointing=False)])
+LARGE = Plans([Plan(8, "none")])
 
 
 @pytest.fixture(scope="module")

@@ -10,18 +10,34 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.ldm_unet import SDXL, SEGMIND_VEGA, UNet, UNetConfig
+from benchmarks.ldm_unet import (
+    SDXL,
+    SEGMIND_VEGA,
+    TINY,
+    ResBlock,
+    TransformerBlock,
+    UNet,
+    UNetConfig,
+    layer_shapes,
+)
 from benchmarks.speed.live_memory import LiveMemory
 from benchmarks.speed.memory_plan import DTYPE, FP8, GB, RESERVED, measured, subject
+from duolora_core import layout_from_shapes
 from duolora_core.baselines.zip_lora import zip_workload
 from duolora_core.config import CycleRoute, MergeConfig
+from duolora_core.memory.activations import block_levels
+from duolora_core.memory.attention import Scores
 from duolora_core.memory.needs import (
+    CHECKPOINTED_LEVELS,
     SLACK,
+    WORKSPACES,
+    Checkpointing,
     Estimate,
     Plan,
     Storage,
     Workload,
     estimate,
+    fits,
     fitting,
     ladder,
     merge_workload,
@@ -31,7 +47,8 @@ from training import BOTH_WEIGHTED, small_pair, trained
 from worlds import World
 
 HALF = Storage(weights=5 * GB, element_size=2, casts=False)
-PLANS = [Plan(micro_batch, checkpointing) for micro_batch in (1, 2, 4) for checkpointing in (False, True)]
+PLANS = [Plan(micro_batch, mode) for micro_batch in (1, 2, 4) for mode in CHECKPOINTED_LEVELS]
+PART: Checkpointing = "full and half resolution"
 
 
 def test_live_memory_counts_what_somebody_holds() -> None:
@@ -51,12 +68,12 @@ def test_live_memory_counts_what_somebody_holds() -> None:
 @pytest.mark.parametrize(
     ("config", "layers", "rank", "weights", "pixels", "plan"),
     [
-        (SDXL, ".attn", 64, DTYPE, 512, Plan(1, False)),
-        (SDXL, ".attn", 64, DTYPE, 512, Plan(1, True)),
-        (SEGMIND_VEGA, "", 16, DTYPE, 1024, Plan(1, False)),
-        (SEGMIND_VEGA, "", 16, DTYPE, 1024, Plan(4, True)),
-        (SEGMIND_VEGA, ".ff.", 128, FP8, 768, Plan(2, False)),
-        (SEGMIND_VEGA, ".ff.", 128, FP8, 768, Plan(1, True)),
+        (SDXL, ".attn", 64, DTYPE, 512, Plan(1, "none")),
+        (SDXL, ".attn", 64, DTYPE, 512, Plan(1, "all")),
+        (SEGMIND_VEGA, "", 16, DTYPE, 1024, Plan(1, "none")),
+        (SEGMIND_VEGA, "", 16, DTYPE, 1024, Plan(4, "all")),
+        (SEGMIND_VEGA, ".ff.", 128, FP8, 768, Plan(2, "none")),
+        (SEGMIND_VEGA, ".ff.", 128, FP8, 768, Plan(1, "all")),
     ],
     ids=lambda value: str(value) if isinstance(value, Plan) else None,
 )
@@ -67,6 +84,58 @@ def test_estimate_is_the_bytes_alive(
     on = subject(config, rank, layers, weights)
     needs = estimate(on.work(pixels), on.storage, plan).beside_weights
     assert 0.95 < needs / measured(on, pixels, plan) < 1.15
+
+
+@pytest.mark.parametrize("weights", [DTYPE, FP8], ids=str)
+@pytest.mark.parametrize(
+    ("config", "layers", "pixels"), [(SDXL, ".attn", 1024), (SEGMIND_VEGA, "", 512), (SEGMIND_VEGA, ".ff.", 768)]
+)
+def test_a_part_of_the_checkpointing_is_estimated_as_it_is_counted(
+    config: UNetConfig, layers: str, pixels: int, weights: torch.dtype
+) -> None:
+    on, plan = subject(config, 64, layers, weights), Plan(1, PART)
+    needs = estimate(on.work(pixels), on.storage, plan).beside_weights
+    assert needs == pytest.approx(measured(on, pixels, plan), rel=0.02)
+
+
+@pytest.mark.parametrize("mode", CHECKPOINTED_LEVELS)
+@pytest.mark.parametrize("element_size", [2, 4])
+def test_scores_are_estimated_as_they_are_counted(element_size: int, mode: Checkpointing) -> None:
+    """On PyTorch's plain path, as devices without a fused kernel take it; in half precision and in float32."""
+    on, plan = replace(subject(SEGMIND_VEGA), scores=Scores(SEGMIND_VEGA.head, element_size)), Plan(2, mode)
+    needs = estimate(on.work(1024), on.storage, plan).beside_weights
+    assert needs == pytest.approx(measured(on, 1024, plan), rel=0.02)
+
+
+def test_scores_grow_with_the_square_of_the_tokens(sdxl: Workload) -> None:
+    """5.5 GB per sample at 1024 px, as the softmax of all attentions says; checkpointing leaves one block of them."""
+    unfused = replace(HALF, scores=Scores(64, 2))
+
+    def more(mode: Checkpointing) -> int:
+        plan = Plan(1, mode)
+        return estimate(sdxl, unfused, plan).beside_weights - estimate(sdxl, HALF, plan).beside_weights
+
+    heads_of_blocks = {4096: 10 * 10, 1024: 20 * 60}
+    softmax = sum(2 * heads * tokens * (tokens + 77) for tokens, heads in heads_of_blocks.items())
+    assert more("none") == pytest.approx(softmax, rel=0.05)
+    assert more("all") < 3 * 2 * 10 * 4096**2
+    smaller = replace(sdxl, latent=(64, 64))
+    quarter = estimate(smaller, unfused, Plan(1, "none")).student - estimate(smaller, HALF, Plan(1, "none")).student
+    assert quarter < more("none") / 12
+
+
+@pytest.mark.parametrize("config", [SDXL, SEGMIND_VEGA, TINY])
+def test_the_planner_checkpoints_the_blocks_that_there_are(config: UNetConfig) -> None:
+    """By name, with the resolution that they see: the number of their channels doubles with each halving."""
+    with torch.device("meta"):
+        unet = UNet(config)
+    blocks = {name: each for name, each in unet.named_modules() if isinstance(each, ResBlock | TransformerBlock)}
+    levels = block_levels(layout_from_shapes(layer_shapes(unet)))
+    assert levels.keys() == blocks.keys()
+    for name, level in levels.items():
+        last = [parameter for parameter in blocks[name].parameters() if parameter.ndim > 1][-1]
+        channels = next(blocks[name].parameters()).shape[0] if "transformer" in name else last.shape[0]
+        assert channels == config.channels * config.multipliers[level]
 
 
 @pytest.fixture(scope="module")
@@ -97,16 +166,16 @@ def test_every_argument_that_grows_asks_for_more(sdxl: Workload, plan: Plan) -> 
     needs = estimate(sdxl, HALF, plan)
     for change in larger:
         more = estimate(replace(sdxl, **change), HALF, plan).beside_weights
-        assert more > needs.beside_weights or (plan.checkpointing and more == needs.beside_weights), change
+        assert more > needs.beside_weights or (plan.checkpointing != "none" and more == needs.beside_weights), change
     assert estimate(sdxl, replace(HALF, element_size=4), plan).beside_weights > needs.beside_weights
     assert estimate(sdxl, replace(HALF, casts=True), plan).beside_weights > needs.beside_weights
     assert estimate(sdxl, replace(HALF, weights=HALF.weights + 1), plan).total == needs.total + 1
-    checkpointed = estimate(sdxl, HALF, Plan(plan.micro_batch, True))
+    checkpointed = estimate(sdxl, HALF, Plan(plan.micro_batch, "all"))
     assert checkpointed.student <= needs.student and checkpointed.teacher == needs.teacher
 
 
 def test_parts_add_up_and_samples_count_as_far_as_there_are_any(sdxl: Workload) -> None:
-    one, two, many = (estimate(sdxl, HALF, Plan(size, False)) for size in (1, 2, 1024))
+    one, two, many = (estimate(sdxl, HALF, Plan(size, "none")) for size in (1, 2, 1024))
     assert (two.student, two.teacher) == (2 * one.student, 2 * one.teacher)
     assert (many.student, many.teacher) == (sdxl.students * one.student, sdxl.teachers * one.teacher)
     parts = Estimate(weights=100, factors=20, student=5, casts=2, teacher=6)
@@ -117,25 +186,26 @@ def test_parts_add_up_and_samples_count_as_far_as_there_are_any(sdxl: Workload) 
 def test_nothing_is_kept_before_the_first_lora(sdxl: Workload) -> None:
     """A LoRA in the last block alone asks for a part of what LoRAs everywhere ask for; no LoRA for no activations."""
     last = {name: kept for name, kept in sdxl.kept.items() if name.startswith("output_blocks.5.")}
-    few, all_of_them = (estimate(replace(sdxl, kept=kept), HALF, Plan(1, False)) for kept in (last, sdxl.kept))
+    few, all_of_them = (estimate(replace(sdxl, kept=kept), HALF, Plan(1, "none")) for kept in (last, sdxl.kept))
     assert 0 < few.student < 0.2 * all_of_them.student
-    assert estimate(replace(sdxl, kept={}), HALF, Plan(1, False)).student == 0
+    assert estimate(replace(sdxl, kept={}), HALF, Plan(1, "none")).student == 0
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 4])
 def test_each_plan_of_a_ladder_needs_less_than_the_one_before(sdxl: Workload, micro_batch: int) -> None:
-    steps = ladder(sdxl, HALF, micro_batch)
+    steps, modes = ladder(sdxl, HALF, micro_batch), list(CHECKPOINTED_LEVELS)
     needs = [each.beside_weights for _, each in steps]
     assert all(more > less for more, less in pairwise(needs))
-    assert steps[0][0] == Plan(micro_batch, False) and steps[-1][0] == Plan(1, True)
-    assert [plan.checkpointing for plan, _ in steps] == sorted(plan.checkpointing for plan, _ in steps)
+    assert steps[0][0] == Plan(micro_batch, "none") and steps[-1][0] == Plan(1, "all")
+    assert list(dict.fromkeys(plan.checkpointing for plan, _ in steps)) == modes
+    assert steps == sorted(steps, key=lambda step: modes.index(step[0].checkpointing))
     assert all(estimate(sdxl, HALF, plan) == each for plan, each in steps)
 
 
 def test_a_plan_with_checkpointing_can_be_asked_for(sdxl: Workload) -> None:
     """Also where it saves nothing, because nothing is kept."""
     for work in (sdxl, replace(sdxl, kept={})):
-        assert ladder(work, HALF, 4, (True,))[0][0] == Plan(4, True)
+        assert ladder(work, HALF, 4, ("all",))[0][0] == Plan(4, "all")
 
 
 def test_the_first_plan_that_fits_is_taken_and_the_last_one_where_none_does(sdxl: Workload) -> None:
@@ -144,6 +214,36 @@ def test_the_first_plan_that_fits_is_taken_and_the_last_one_where_none_does(sdxl
         enough = math.ceil(needs.beside_weights * SLACK)
         assert fitting(steps, enough) == steps[place:]
         assert fitting(steps, enough - 1) == (steps[place + 1 :] or steps[-1:])
+
+
+def test_a_card_between_keeps_most_of_the_time_that_checkpointing_costs(sdxl: Workload) -> None:
+    """10 and 11 GB cards in half precision at 1024 px; 8 GB take all, 12 GB none."""
+    weights = subject().storage.weights
+    chosen: dict[int, str] = {}
+    for card in (8, 10, 11, 12):
+        free = int(card * GB - RESERVED - WORKSPACES - weights)
+        chosen[card] = fitting(ladder(sdxl, HALF, 4), free)[0][0].checkpointing
+    assert chosen == {8: "all", 10: PART, 11: PART, 12: "none"}
+
+
+@pytest.mark.parametrize("wanted", CHECKPOINTED_LEVELS)
+def test_a_plan_that_is_set_is_fitted_too_and_kept(sdxl: Workload, wanted: Checkpointing) -> None:
+    """The micro-batch is a bound and gives way; the checkpointing stays, until memory runs out in fact."""
+    steps = ladder(sdxl, HALF, 4)
+    own = [step for step in steps if step[0].checkpointing == wanted]
+    for place, (_, needs) in enumerate(own):
+        enough = math.ceil(needs.beside_weights * SLACK)
+        assert fits(needs, enough) and not fits(needs, enough - 1)
+        assert fitting(steps, enough, (wanted,)) == steps[steps.index(own[place]) :]
+    assert fitting(steps, 0, (wanted,)) == steps[steps.index(own[-1]) :]
+
+
+def test_plans_say_what_they_do() -> None:
+    assert [str(Plan(2, mode)) for mode in CHECKPOINTED_LEVELS] == [
+        "micro-batch 2 without gradient checkpointing",
+        "micro-batch 2 with gradient checkpointing at full and half resolution",
+        "micro-batch 2 with gradient checkpointing",
+    ]
 
 
 class LargestForwards(TinyDenoiser):

@@ -20,7 +20,7 @@ from tiny import TinyDenoiser, hooks, picture
 from training import BOTH_WEIGHTED, ROLES, small_pair, trained
 from worlds import World, relative
 
-LARGE, SMALL = Plan(8, False), Plan(1, False)
+LARGE, SMALL = Plan(8, "none"), Plan(1, "none")
 CONFIG = replace(BOTH_WEIGHTED, steps=3, seed=6)
 
 
@@ -95,7 +95,7 @@ def test_later_on_nothing_is_lost(unet: UNet, built: World, call: int, failure: 
 
 def test_each_level_is_tried_once_and_then_the_mends_are_named(unet: UNet, built: World) -> None:
     adopted: list[Plan] = []
-    ladder = [LARGE, SMALL, Plan(8, True), Plan(1, True)]
+    ladder = [LARGE, SMALL, Plan(8, "all"), Plan(1, "all")]
     plans = Plans(ladder, adopt=adopted.append)
     gates, denoiser = open_gates(built.pair), TinyDenoiser(unet, spoil=in_forward)
     with (
@@ -109,7 +109,7 @@ def test_each_level_is_tried_once_and_then_the_mends_are_named(unet: UNet, built
 
 
 def test_without_a_plan_the_micro_batch_of_the_config_holds(unet: UNet, built: World) -> None:
-    expected, _, _ = run(unet, built, Plans([Plan(2, False)]))
+    expected, _, _ = run(unet, built, Plans([Plan(2, "none")]))
     outcome = trained(TinyDenoiser(unet), built, replace(CONFIG, micro_batch=2))
     assert torch.equal(outcome.gates.values, expected.values)
     with pytest.raises(OutOfMemoryError):

@@ -21,6 +21,7 @@ from benchmarks.speed.ziplora import ColumnMaskedLoras, ziplora_losses
 from duolora_core import Gates
 from duolora_core.baselines.zip_lora import ZipLoraConfig, attach_zip, zip_lora
 from duolora_core.denoiser import Prediction
+from duolora_core.memory.needs import CHECKPOINTED_LEVELS
 from gradients import gradients
 from masks import random_masks
 from tiny import ATTENTION, TinyDenoiser, hooks, pick, picture
@@ -103,11 +104,11 @@ def task() -> Task:
 def test_checkpointing_changes_no_step(task: Task, name: str) -> None:
     """Also not of the networks that ran in between: what is computed again must be the merge."""
     runs: list[list[float]] = []
-    for checkpointing in (False, True):
+    for checkpointing in CHECKPOINTED_LEVELS:
         with CONTESTANTS[name](replace(task, checkpointing=checkpointing)) as step:
             runs.append([step() for _ in range(3)])
     assert all(math.isfinite(total) for total in runs[0]) and len(set(runs[0])) == 3
-    assert runs[1] == runs[0]
+    assert all(run == runs[0] for run in runs)
     assert hooks(task.denoiser.unet) == 0
 
 

@@ -23,6 +23,7 @@ from benchmarks.speed.live_memory import fused_attention
 from benchmarks.speed.memory import peak_bytes, step_peak_bytes
 from benchmarks.speed.meta import ReadingOnes
 from duolora_core import MergeConfig
+from duolora_core.memory.needs import CHECKPOINTED_LEVELS, Checkpointing
 
 ROOT = Path(__file__).parent.parent
 RANK = 3
@@ -116,11 +117,11 @@ def test_a_step_is_six_teachers_and_two_students(micro: Task, micro_batch: int) 
 
 
 def test_checkpointing_computes_a_student_at_most_once_more(micro: Task) -> None:
-    plain, saving = prices(micro), prices(replace(micro, checkpointing=True))
+    plain, part, saving = (prices(replace(micro, checkpointing=mode)) for mode in CHECKPOINTED_LEVELS)
     touched, layers = Touched(micro), micro.denoiser.layout.layers
     thin = sum(2 * tokens * 2 * RANK * sum(layers[name].shape) for name, tokens in touched.tokens.items())
     assert saving.teacher == plain.teacher
-    assert plain.student < saving.student <= plain.student + touched.forward + thin
+    assert plain.student < part.student < saving.student <= plain.student + touched.forward + thin
 
 
 @pytest.mark.slow
@@ -164,8 +165,8 @@ def test_bytes_kept_for_backward_count_until_it_is_done() -> None:
 
 
 @pytest.mark.parametrize("name", CONTESTANTS)
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_meta_device_has_the_peak_of_a_real_one(name: str, checkpointing: bool) -> None:
+@pytest.mark.parametrize("checkpointing", CHECKPOINTED_LEVELS)
+def test_the_meta_device_has_the_peak_of_a_real_one(name: str, checkpointing: Checkpointing) -> None:
     """At a size where what only the CPU holds (noise, pictures, reports) is small."""
     denoiser = UNetDenoiser(random_unet(MICRO, torch.float32))
     real = Task(denoiser, random_pair(denoiser.layout, RANK, "factors"), pixels=256, checkpointing=checkpointing)

@@ -76,7 +76,7 @@ def memory() -> dict[str, Any]:
     """Peaks at 1024 px in bf16, one sample at a time on both sides."""
     plain = meta_task(1024)
     plain = replace(plain, config=replace(plain.config, micro_batch=1))
-    saving = replace(plain, checkpointing=True)
+    saving = replace(plain, checkpointing="all")
     weights = sum(parameter.nbytes for parameter in plain.denoiser.unet.parameters())
     ours, theirs, zipped, ours_plain, theirs_plain = (
         step_peak_bytes(name, task)
@@ -119,7 +119,7 @@ def wall() -> dict[str, Any]:
     ziplora: dict[str, float] = {}
     for pixels in (256, 512):
         task = Task(denoiser, pair, pixels)
-        saving = replace(task, checkpointing=True)
+        saving = replace(task, checkpointing="all")
         entries = {"exact": ("exact", task), "authors": ("authors", saving), "ziplora": ("ziplora", saving)}
         seconds = step_seconds(entries, ROUNDS)
         key = str(2 * pixels)
@@ -155,7 +155,7 @@ def main() -> None:
 def _counted(pixels: int) -> str:
     """What the quarter's FLOPs alone would make of it."""
     task = meta_task(pixels, QUARTER_RANK, QUARTER)
-    saving, exact = replace(task, checkpointing=True), step_flops("exact", task)
+    saving, exact = replace(task, checkpointing="all"), step_flops("exact", task)
     authors, ziplora = (step_flops(name, saving) / exact for name in ("authors", "ziplora"))
     return f"FLOPs over exact: authors {authors:.2f}, ziplora {ziplora:.2f}"
 

@@ -26,6 +26,7 @@ from duolora_core import (
     train,
 )
 from duolora_core.baselines.zip_lora import ZipLoraConfig, open_masks
+from duolora_core.memory.needs import Checkpointing
 
 Step = Callable[[], float]
 """Does one whole training step and returns its total loss."""
@@ -41,14 +42,14 @@ class Task:
     Attributes:
         pixels: width and height of both pictures
         config: of DuoLoRA's training, ours and the authors'; its `steps` do not matter
-        checkpointing: residual and transformer blocks are computed again in the backward pass
+        checkpointing: the blocks that are computed again in the backward pass
     """
 
     denoiser: UNetDenoiser
     pair: LoraPair
     pixels: int
     config: MergeConfig = EVERY_LOSS
-    checkpointing: bool = False
+    checkpointing: Checkpointing = "none"
 
 
 @contextmanager

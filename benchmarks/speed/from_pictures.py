@@ -39,7 +39,7 @@ from duolora_core.from_pictures import (
     unzip_loras,
 )
 from duolora_core.from_pictures.lora_in_training import Side
-from duolora_core.memory.needs import Plan, Storage, estimate
+from duolora_core.memory.needs import CHECKPOINTED_LEVELS, Checkpointing, Plan, Storage, estimate
 from duolora_core.unet_layout import UNetLayout
 
 GB = 2**30
@@ -57,7 +57,7 @@ def meta_denoiser(config: UNetConfig = SDXL) -> UNetDenoiser:
 
 @contextmanager
 def stepping(
-    denoiser: UNetDenoiser, method: str, loras: Loras, pixels: int, checkpointing: bool = False
+    denoiser: UNetDenoiser, method: str, loras: Loras, pixels: int, checkpointing: Checkpointing = "none"
 ) -> Generator[Callable[[], LearnReport], None, None]:
     """A function that does one whole training step; the first opens UnZipLoRA's columns and reads its prompts."""
     latent = torch.zeros(4, pixels // 8, pixels // 8)
@@ -81,7 +81,9 @@ def over_limit(denoiser: UNetDenoiser, method: str, pixels: int, rank: int = 64)
         return flops(step) / limit
 
 
-def memory(denoiser: UNetDenoiser, method: str, pixels: int, checkpointing: bool, rank: int = 64) -> tuple[int, int]:
+def memory(
+    denoiser: UNetDenoiser, method: str, pixels: int, checkpointing: Checkpointing, rank: int = 64
+) -> tuple[int, int]:
     """(estimated, measured) peak bytes of a training with its weights; measured over set-up and a whole step."""
     weights = sum(parameter.nbytes for parameter in denoiser.unet.parameters())
     side = pixels // 8
@@ -105,9 +107,9 @@ def main() -> None:
     found: dict[str, Any] = {"flops_over_limit": {}, "checkpointed_1024_gb": {}, "estimate_over_measured": {}}
     for method in MAKERS:
         found["flops_over_limit"][method] = round(over_limit(denoiser, method, 1024), 3)
-        for checkpointing in (False, True):
+        for checkpointing in CHECKPOINTED_LEVELS:
             planned, measured = memory(denoiser, method, 1024, checkpointing)
-            key = f"{method}, {'checkpointed' if checkpointing else 'plain'}"
+            key = f"{method}, checkpointing {checkpointing}"
             found["estimate_over_measured"][key] = round(planned / measured, 3)
             sys.stdout.write(f"{key}: estimated {planned / GB:.2f} GB, measured {measured / GB:.2f} GB\n")
         found["checkpointed_1024_gb"][method] = round(measured / GB, 2)

@@ -17,6 +17,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -79,3 +80,20 @@ def fused_attention() -> Generator[None, None, None]:
 
     with mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", attention):
         yield
+
+
+@contextmanager
+def plain_attention(in_half: bool = False) -> Generator[None, None, None]:
+    """Inside, attention takes the path of devices without a fused kernel, with a matrix of (tokens, tokens).
+
+    Args:
+        in_half: half precision stays half precision in it
+    """
+    cuda = torch.backends.cuda
+    before = cuda.fp16_bf16_reduction_math_sdp_allowed()
+    try:
+        cuda.allow_fp16_bf16_reduction_math_sdp(in_half)
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        cuda.allow_fp16_bf16_reduction_math_sdp(before)

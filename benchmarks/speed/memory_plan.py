@@ -5,7 +5,8 @@
 Two rank-64 LoRAs on all attention linears, bf16; no weights, no GPU, no randomness, one thread. Measured is everything
 that operations make and somebody still holds: both LoRAs stacked, converted weights, activations, gradients. What an
 operation uses inside itself and what an allocator wastes between blocks is in neither number. Then the plans that a
-card of 8, 11, 16 or 24 GB gets, which are estimates. The last line is JSON: the extremes of estimate / measured.
+card of 8, 10, 11, 12, 16 or 24 GB gets, which are estimates. Then the same for devices without a fused attention
+kernel, on which PyTorch holds all scores. The last line is JSON: the extremes of estimate / measured.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.ldm_unet import SDXL, UNet, UNetConfig, layer_shapes
 from benchmarks.random_sdxl import checkpointed
-from benchmarks.speed.live_memory import LiveMemory, fused_attention
+from benchmarks.speed.live_memory import LiveMemory, fused_attention, plain_attention
 from duolora_core import (
     Concept,
     LoraFile,
@@ -37,7 +38,19 @@ from duolora_core import (
     open_gates,
 )
 from duolora_core.gated_lora import Row
-from duolora_core.memory.needs import SLACK, Plan, Storage, Workload, estimate, fitting, ladder, merge_workload
+from duolora_core.memory.attention import Scores
+from duolora_core.memory.needs import (
+    CHECKPOINTED_LEVELS,
+    WORKSPACES,
+    Plan,
+    Storage,
+    Workload,
+    estimate,
+    fits,
+    fitting,
+    ladder,
+    merge_workload,
+)
 
 DTYPE, FP8 = torch.bfloat16, torch.float8_e4m3fn
 GB = 2**30
@@ -47,16 +60,21 @@ RESERVED = 0.4 * GB
 
 @dataclass(frozen=True)
 class Subject:
-    """A UNet on the meta device, and a pair of LoRAs for it."""
+    """A UNet on the meta device, and a pair of LoRAs for it.
+
+    Attributes:
+        scores: of attention without a fused kernel
+    """
 
     unet: UNet
     pair: LoraPair
     weights_dtype: torch.dtype
+    scores: Scores | None = None
 
     @property
     def storage(self) -> Storage:
         weights = sum(parameter.nbytes for parameter in self.unet.parameters())
-        return Storage(weights, DTYPE.itemsize, casts=self.weights_dtype != DTYPE)
+        return Storage(weights, DTYPE.itemsize, self.weights_dtype != DTYPE, self.scores)
 
     def work(self, pixels: int) -> Workload:
         side = pixels // 8
@@ -84,7 +102,7 @@ def measured(subject: Subject, pixels: int, plan: Plan) -> int:
     teaching: list[Row] = ["content"] * teachers
     learning: list[Row] = ["merge"] * students
     with (
-        fused_attention(),
+        fused_attention() if subject.scores is None else plain_attention(subject.scores.element_size < 4),
         checkpointed(subject.unet, plan.checkpointing),
         attach(dict(subject.unet.named_modules()), subject.pair, gates) as gated,
         LiveMemory() as memory,
@@ -103,26 +121,36 @@ def main() -> None:
     wanted = parser.parse_args()
     torch.set_num_threads(1)
     ratios: list[float] = []
-    say("weights  pixels  micro-batch  checkpointing  estimate GB  measured GB  ratio")
+    say("weights  attention  pixels  micro-batch  checkpointing            estimate GB  measured GB  ratio")
     for weights, name in ((DTYPE, "bf16"), (FP8, "fp8")):
         on = subject(weights=weights)
         for pixels in wanted.pixels:
-            for plan in (Plan(size, flag) for size in wanted.micro_batches for flag in (False, True)):
-                needs, truth = estimate(on.work(pixels), on.storage, plan).beside_weights, measured(on, pixels, plan)
-                ratios.append(needs / truth)
-                say(
-                    f"{name:7}  {pixels:6}  {plan.micro_batch:11}  {plan.checkpointing!s:13}  {needs / GB:11.2f}  "
-                    f"{truth / GB:11.2f}  {ratios[-1]:5.3f}"
-                )
+            for plan in (Plan(size, mode) for size in wanted.micro_batches for mode in CHECKPOINTED_LEVELS):
+                ratios.append(row(f"{name:7}  fused    ", on, pixels, plan))
         say(f"\nPlans with {name} weights ({on.storage.weights / GB:.1f} GB), estimated:")
-        for card in (8, 11, 16, 24):
+        for card in (8, 10, 11, 12, 16, 24):
             for pixels in wanted.pixels:
-                free = int(card * GB - RESERVED - on.storage.weights)
+                free = int(card * GB - RESERVED - WORKSPACES - on.storage.weights)
                 plan, needs = fitting(ladder(on.work(pixels), on.storage, 4), free)[0]
-                fits = "" if needs.beside_weights * SLACK <= free else ": does not fit"
-                say(f"  {card:2} GB card, {pixels:4} px: {plan}, {needs.total / GB:.1f} GB{fits}")
+                short = "" if fits(needs, free) else ": does not fit"
+                say(f"  {card:2} GB card, {pixels:4} px: {plan}, {needs.total / GB:.1f} GB{short}")
         say("")
+    for size, name in ((2, "2 bytes"), (4, "4 bytes")):
+        on = replace(subject(), scores=Scores(SDXL.head, size))
+        for pixels in wanted.pixels:
+            for mode in CHECKPOINTED_LEVELS:
+                ratios.append(row(f"bf16     {name:9}", on, pixels, Plan(1, mode)))
     say(json.dumps({"estimate_over_measured": [round(min(ratios), 3), round(max(ratios), 3)]}))
+
+
+def row(name: str, on: Subject, pixels: int, plan: Plan) -> float:
+    """Prints one row, and returns estimate / measured."""
+    needs, truth = estimate(on.work(pixels), on.storage, plan).beside_weights, measured(on, pixels, plan)
+    say(
+        f"{name}  {pixels:6}  {plan.micro_batch:11}  {plan.checkpointing:24} {needs / GB:11.2f}  {truth / GB:11.2f}  "
+        f"{needs / truth:5.3f}"
+    )
+    return needs / truth
 
 
 def say(line: str) -> None:

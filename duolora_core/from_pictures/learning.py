@@ -93,7 +93,7 @@ def descend(
     """The loop itself; raises as `learn`."""
     if not examples:
         raise SettingsError("Training needs at least one picture.")
-    plans = plans or Plans([Plan(config.micro_batch, checkpointing=False)])
+    plans = plans or Plans([Plan(config.micro_batch, "none")])
     if resume is not None:
         require_fitting(resume, live.loras, config.steps)
     device = denoiser.sigmas.device

@@ -137,7 +137,7 @@ def unzip(
     if not latents:
         raise SettingsError("Unzipping needs a picture.")
     examples = [Example(latent, prompts.joint) for latent in latents]
-    plans = plans or Plans([Plan(config.learning.micro_batch, checkpointing=False)])
+    plans = plans or Plans([Plan(config.learning.micro_batch, "none")])
     texts: dict[Side, dict[str, Tensor]] = {}
     if config.separate_prompts:
         own: dict[Side, Any] = {"content": prompts.content, "style": prompts.style}

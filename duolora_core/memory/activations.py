@@ -10,9 +10,9 @@ elements that the layer's LoRAs keep for the gates' gradient, this is in element
     resampling, stem    C_in + R: the input of the convolution
     output              3 C + R: the inputs of norm, activation and convolution
 
-Frozen weights have no gradient, so a linear layer saves none of its inputs. Attention is counted as linear in the
-number of tokens, as flash and memory-efficient kernels are. `python -m benchmarks.speed.memory_plan` compares with the
-bytes that are alive in a real step.
+Frozen weights have no gradient, so a linear layer saves none of its inputs. Attention is linear in the number of
+tokens, as flash and memory-efficient kernels are; `attention` has what it takes where a device has none of them.
+`python -m benchmarks.speed.memory_plan` compares with the bytes that are alive in a real step.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..unet_layout import Layer, UNetLayout
+from .attention import AttentionBlock, Scores
 
 _BLOCK = re.compile(
     r".+\.transformer_blocks\.\d+(?=\.)|.+\.\d+(?=\.(?:in_layers|emb_layers|out_layers|skip_connection))"
@@ -41,7 +42,8 @@ class Piece:
         backward: alive in its backward beside `saved`
         forward: alive in its forward when nothing is saved, the waiting skip connections included
         weights: elements of the weights through which a gradient passes
-        is_block: a transformer or residual block, which checkpointing runs a second time
+        level: of a transformer or residual block, which checkpointing can run a second time: how often the resolution
+            is halved there; None for all other pieces
     """
 
     saved: int
@@ -49,11 +51,22 @@ class Piece:
     backward: int
     forward: int
     weights: int
-    is_block: bool
+    level: int | None
+
+
+def block_levels(layout: UNetLayout) -> dict[str, int]:
+    """{module name: level} of every transformer and residual block: what checkpointing can run a second time."""
+    matches = ((_BLOCK.match(name), layer) for name, layer in layout.layers.items())
+    return {match[0]: layer.block.level for match, layer in matches if match}
 
 
 def pieces(
-    layout: UNetLayout, kept: Mapping[str, int], latent: tuple[int, int], element_size: int, text_tokens: int = 77
+    layout: UNetLayout,
+    kept: Mapping[str, int],
+    latent: tuple[int, int],
+    element_size: int,
+    text_tokens: int = 77,
+    scores: Scores | None = None,
 ) -> list[Piece]:
     """All pieces of a forward, in its order.
 
@@ -62,7 +75,9 @@ def pieces(
         latent: (h, w)
         element_size: bytes per number
         text_tokens: of one prompt
+        scores: of attention without a fused kernel
     """
+    levels = block_levels(layout)
     found: list[Piece] = []
     skips: list[int] = []  # elements of the down path's outputs, one per stage
     entered, stage, gradient_passes = 0, "", False
@@ -76,17 +91,40 @@ def pieces(
         elif name.startswith("input_blocks"):
             number = name.split(".")[1] if "." in name else "0"
             skips[int(number) :] = [needs.output]
-        found.append(
-            Piece(
-                saved=needs.saved * element_size * gradient_passes,
-                input=needs.input * element_size * gradient_passes,
-                backward=needs.backward * element_size * gradient_passes,
-                forward=(needs.forward + entered + sum(skips)) * element_size,
-                weights=sum(math.prod(each.shape) for each in layers if _carries_gradient(each)) * gradient_passes,
-                is_block=bool(_BLOCK.match(layers[0].name)),
-            )
+        waiting = (entered + sum(skips)) * element_size
+        piece = Piece(
+            saved=needs.saved * element_size * gradient_passes,
+            input=needs.input * element_size * gradient_passes,
+            backward=needs.backward * element_size * gradient_passes,
+            forward=needs.forward * element_size + waiting,
+            weights=sum(math.prod(each.shape) for each in layers if _carries_gradient(each)) * gradient_passes,
+            level=levels.get(name),
         )
+        if scores and ".transformer_blocks." in name:
+            block = _attention_block(name, layers, kept, needs.input, text_tokens, element_size)
+            piece = _with_scores(piece, block, scores, waiting)
+        found.append(piece)
     return found
+
+
+def _attention_block(
+    name: str, layers: Sequence[Layer], kept: Mapping[str, int], numbers: int, text_tokens: int, element_size: int
+) -> AttentionBlock:
+    """A transformer block whose input has so many `numbers`."""
+    (channels,) = (layer.shape[0] for layer in layers if layer.name == f"{name}.attn1.to_q")
+    tokens = numbers // channels
+    adapters = element_size * tokens * sum(kept.get(layer.name, 0) for layer in layers if ".attn1." in layer.name)
+    return AttentionBlock(channels, tokens, text_tokens, element_size, adapters, f"{name}.attn2.to_k" in kept)
+
+
+def _with_scores(piece: Piece, block: AttentionBlock, scores: Scores, waiting: int) -> Piece:
+    """The piece where its attention has no fused kernel; `waiting` are the bytes of the skip connections."""
+    forward = max(piece.forward, block.forward(scores) + waiting)
+    if not piece.saved:
+        return replace(piece, forward=forward)
+    saved = piece.saved + block.saved(scores)
+    backward = max(piece.backward, block.backward(scores) - saved)
+    return replace(piece, saved=saved, backward=backward, forward=forward)
 
 
 @dataclass(frozen=True)

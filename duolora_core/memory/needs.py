@@ -9,25 +9,44 @@
     teacher     the largest forward without gradient
     gradient    of the factors, where they are trained themselves: it grows as the student is given back
 
-A micro-batch bounds the samples of one forward, so `student` and `teacher` are proportional to it. With checkpointing,
-`student` is the inputs of all blocks and the activations of one block, and `casts` what one block and the layers
-outside of blocks convert; it costs one more forward of the student. `activations` has the formulas.
+A micro-batch bounds the samples of one forward, so `student` and `teacher` are proportional to it. Where a block is
+checkpointed, it leaves its input alone in `student` and nothing in `casts`, until its backward computes it once more.
+`activations` has the formulas.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ..config import MergeConfig
 from ..pair import LoraPair
 from ..stacked import stacked_rank
 from ..unet_layout import UNetLayout
 from .activations import pieces
+from .attention import Scores
 
 SLACK = 1.1
-"""Room for what is not estimated: an allocator's rounding and gaps, the workspace of kernels. Chosen, not measured."""
+"""Room for what is not estimated: an allocator's rounding and gaps. Chosen, not measured."""
+
+WORKSPACES = 256 * 2**20
+"""Bytes that the libraries of a graphics card (cuBLAS, cuDNN) take for themselves, whatever runs. Chosen, too."""
+
+Checkpointing = Literal["none", "full and half resolution", "all"]
+"""The blocks whose activations are computed again in the backward instead of being kept."""
+
+CHECKPOINTED_LEVELS: Mapping[Checkpointing, int] = {
+    "none": 0,
+    "full and half resolution": 2,
+    "all": 100,  # more than any UNet has
+}
+"""How many levels of resolution that is, from the full one down; in the order in which they cost time.
+
+On SDXL every block frees about as many bytes for its arithmetic (docs/log.md), those of half resolution the most; full
+resolution alone would free a thirtieth of what all do.
+"""
 
 NUMBER = 4
 """Bytes of a number in float32, in which LoRAs, their gradients and the two moments of AdamW are held."""
@@ -65,11 +84,13 @@ class Storage:
         weights: bytes of the model as it is loaded
         element_size: bytes per number in the forward
         casts: the weights are stored in another dtype than the forward's
+        scores: how attention is computed where no fused kernel does it; None: one does
     """
 
     weights: int
     element_size: int
     casts: bool
+    scores: Scores | None = None
 
 
 @dataclass(frozen=True)
@@ -78,14 +99,20 @@ class Plan:
 
     Attributes:
         micro_batch: samples per forward, at most
-        checkpointing: activations are computed again in the backward instead of being kept
+        checkpointing: which activations are computed again in the backward instead of being kept
     """
 
     micro_batch: int
-    checkpointing: bool
+    checkpointing: Checkpointing
+
+    def recomputes(self, level: int) -> bool:
+        """Whether it checkpoints the blocks at which the resolution is halved so often."""
+        return level < CHECKPOINTED_LEVELS[self.checkpointing]
 
     def __str__(self) -> str:
-        return f"micro-batch {self.micro_batch} {'with' if self.checkpointing else 'without'} gradient checkpointing"
+        how = "without" if self.checkpointing == "none" else "with"
+        where = "" if self.checkpointing in ("none", "all") else f" at {self.checkpointing}"
+        return f"micro-batch {self.micro_batch} {how} gradient checkpointing{where}"
 
 
 @dataclass(frozen=True)
@@ -113,14 +140,14 @@ class Estimate:
 def estimate(work: Workload, storage: Storage, plan: Plan) -> Estimate:
     """What a training needs under a plan."""
     size = storage.element_size
-    found = pieces(work.layout, work.kept, work.latent, size, work.text_tokens)
+    found = pieces(work.layout, work.kept, work.latent, size, work.text_tokens, storage.scores)
     students, teachers = min(plan.micro_batch, work.students), min(plan.micro_batch, work.teachers)
     peaks: list[tuple[int, int]] = []  # (activations, converted weights) in the backward of each piece
     held = held_casts = 0
     for piece in found:
         casts = size * piece.weights * storage.casts
         peaks.append((students * (held + piece.saved + piece.backward), held_casts + casts))
-        again = plan.checkpointing and piece.is_block
+        again = piece.level is not None and plan.recomputes(piece.level)
         held += piece.input if again else piece.saved
         held_casts += 0 if again else casts
     student, casts = max(peaks, key=sum)
@@ -131,33 +158,43 @@ def estimate(work: Workload, storage: Storage, plan: Plan) -> Estimate:
 
 
 def ladder(
-    work: Workload, storage: Storage, micro_batch: int, modes: Sequence[bool] = (False, True)
+    work: Workload, storage: Storage, micro_batch: int, modes: Collection[Checkpointing] = CHECKPOINTED_LEVELS
 ) -> list[tuple[Plan, Estimate]]:
     """The plans worth trying, best first, each needing less than the one before.
 
     Smaller micro-batches come before checkpointing: they cost little where one sample fills the device, and
-    checkpointing costs one more forward of the student. With checkpointing the micro-batch starts large again.
+    checkpointing costs up to one more forward of the student. With more of it the micro-batch starts large again.
 
     Args:
         micro_batch: the most samples per forward that the caller wants; the first plan has as many
-        modes: without checkpointing, with it, or both in this order
+        modes: of checkpointing, those that cost least first
     """
     sizes = [micro_batch, *(2**i for i in reversed(range(micro_batch.bit_length())) if 2**i < micro_batch)]
     steps: list[tuple[Plan, Estimate]] = []
-    for plan in (Plan(size, checkpointing) for checkpointing in modes for size in sizes):
+    for plan in (Plan(size, mode) for mode in modes for size in sizes):
         needs = estimate(work, storage, plan)
         if not steps or needs.beside_weights < steps[-1][1].beside_weights:
             steps.append((plan, needs))
     return steps
 
 
-def fitting(steps: Sequence[tuple[Plan, Estimate]], free: int) -> Sequence[tuple[Plan, Estimate]]:
-    """The rest of a ladder from the first plan that fits, with `SLACK`, into `free` bytes beside the weights.
+def fits(needs: Estimate, free: int) -> bool:
+    """Whether it fits, with `SLACK`, into `free` bytes beside the weights."""
+    return needs.beside_weights * SLACK <= free
 
-    Where none fits, the last one: it is an estimate, and trying costs little.
+
+def fitting(
+    steps: Sequence[tuple[Plan, Estimate]], free: int, modes: Collection[Checkpointing] = CHECKPOINTED_LEVELS
+) -> Sequence[tuple[Plan, Estimate]]:
+    """The rest of a ladder from the first plan on that fits into `free` bytes beside the weights.
+
+    Where none fits, from the last one on: it is an estimate, and trying costs little.
+
+    Args:
+        modes: of checkpointing with which the training may start; the rest of the ladder is for when memory runs out
     """
-    fits = (place for place, (_, needs) in enumerate(steps) if needs.beside_weights * SLACK <= free)
-    return steps[next(fits, len(steps) - 1) :]
+    allowed = [place for place, (plan, _) in enumerate(steps) if plan.checkpointing in modes]
+    return steps[next((place for place in allowed if fits(steps[place][1], free)), allowed[-1]) :]
 
 
 def merge_workload(

@@ -65,7 +65,7 @@ class Plans:
                 if len(self._plans) == 1:
                     raise OutOfMemoryError(
                         f"Memory ran out even with {self.current}. Lower the resolution, close other programs that use "
-                        "the graphics card, or load the checkpoint with fp8 weights."
+                        "the graphics card, or load the checkpoint with fp8 weights if it is not yet."
                     ) from error
             # Only here, where the exception and with it the failed attempt's activations are gone, is there room.
             failed = self._plans.pop(0)

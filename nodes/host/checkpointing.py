@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from ...duolora_core.memory.needs import Plan
+
 
 @dataclass
-class Checkpointing:
-    """Whether blocks keep only their inputs; may be turned on or off between two steps."""
+class Switch:
+    """The plan whose blocks keep only their inputs; may be changed between two steps."""
 
-    enabled: bool = False
+    plan: Plan
 
 
 @contextmanager
-def checkpointable(model: nn.Module) -> Generator[Checkpointing, None, None]:
-    """Inside, every transformer and residual block follows the switch. Results are the same either way."""
-    switch = Checkpointing()
+def checkpointable(network: nn.Module, levels: Mapping[str, int]) -> Generator[Switch, None, None]:
+    """Inside, every transformer and residual block follows the switch. Results are the same either way.
+
+    Args:
+        levels: {module name: level} of the blocks, see `block_levels`
+    """
+    switch, modules = Switch(Plan(1, "none")), dict(network.named_modules())
     with ExitStack() as wrapped:
-        for module in model.modules():
-            if isinstance(module, BasicTransformerBlock | ResBlock):
-                forward = _checkpointing(module.forward, switch)
-                wrapped.callback(_give_back, module, module.__dict__.get("forward"))
-                module.forward = forward
+        for name, level in levels.items():
+            module = modules[name]
+            forward = _checkpointing(module.forward, level, switch)
+            wrapped.callback(_give_back, module, module.__dict__.get("forward"))
+            module.forward = forward
         yield switch
 
 
@@ -41,9 +45,9 @@ def _give_back(module: nn.Module, own_forward: Callable[..., Any] | None) -> Non
         module.forward = own_forward
 
 
-def _checkpointing(forward: Callable[..., Any], switch: Checkpointing) -> Callable[..., Any]:
+def _checkpointing(forward: Callable[..., Any], level: int, switch: Switch) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
-        if not (switch.enabled and torch.is_grad_enabled()):
+        if not (switch.plan.recomputes(level) and torch.is_grad_enabled()):
             return forward(*args, **kwargs)
         # The UNet goes on changing its options dictionary after this call; the second run must see today's content.
         args = tuple(dict(value) if isinstance(value, dict) else value for value in args)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ...duolora_core.denoiser import Prediction
 from ...duolora_core.errors import ModelMismatchError
-from ...duolora_core.memory.needs import Plan, Workload, fitting, ladder
+from ...duolora_core.memory.activations import block_levels
+from ...duolora_core.memory.needs import CHECKPOINTED_LEVELS, Checkpointing, Plan, Workload, fits, fitting, ladder
 from ...duolora_core.memory.plans import Plans
 from ...duolora_core.unet_layout import UNetLayout, layout_from_shapes
 from .attention import differentiable_attention, no_cudnn_attention
@@ -23,6 +24,7 @@ from .checkpointing import checkpointable
 from .matmul import plain_matmul
 from .memory import free_memory, is_out_of_memory, load_whole, plan_note, release, storage
 from .precision import own_precision
+from .progress import tell
 from .weights import differentiable, plain_clone
 
 COMPUTE_DTYPES = {"as loaded": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -61,13 +63,23 @@ class Limits:
 
     Attributes:
         micro_batch: samples per forward, at most
-        checkpointing: always or never; None: as memory needs it
+        checkpointing: of all blocks, or of none until memory runs out; None: as memory needs it
         compute: one of COMPUTE_DTYPES
     """
 
     micro_batch: int
     checkpointing: bool | None
     compute: str
+
+    @property
+    def allowed(self) -> Collection[Checkpointing]:
+        """What the training may try."""
+        return ("all",) if self.checkpointing else CHECKPOINTED_LEVELS
+
+    @property
+    def wanted(self) -> Collection[Checkpointing]:
+        """What the training may start with."""
+        return ("none",) if self.checkpointing is False else self.allowed
 
 
 @contextmanager
@@ -86,25 +98,27 @@ def training_denoiser(
     if COMPUTE_DTYPES[limits.compute] is not None:
         patcher.set_model_compute_dtype(COMPUTE_DTYPES[limits.compute])
     held, device = storage(patcher), patcher.load_device
-    steps = ladder(work, held, limits.micro_batch, (True,) if limits.checkpointing else (False, True))
+    steps = ladder(work, held, limits.micro_batch, limits.allowed)
     load_whole(patcher, steps[0][1], steps[-1][1])
     free = free_memory(device)
-    steps = fitting(steps, free) if limits.checkpointing is None else steps
-    model = patcher.model
+    steps = fitting(steps, free, limits.wanted)
+    model, note = patcher.model, plan_note(*steps[0], free)
+    if not fits(steps[0][1], free):
+        tell(note)  # now, because where a driver takes main memory instead, the first step alone can last for minutes
     with (
         own_precision(device, held.element_size),
         no_cudnn_attention(),
         plain_matmul(model),
         differentiable(model),
-        checkpointable(model) as checkpointing,
+        checkpointable(model.diffusion_model, block_levels(work.layout)) as switch,
     ):
 
         def adopt(plan: Plan) -> None:
             release()
-            checkpointing.enabled = plan.checkpointing
+            switch.plan = plan
 
         plans = Plans([plan for plan, _ in steps], out_of_memory=is_out_of_memory, adopt=adopt)
-        plans.notes.append(plan_note(*steps[0], free))
+        plans.notes.append(note)
         yield HostDenoiser(model, patcher.model_options.get("transformer_options", {}), device), plans
 
 

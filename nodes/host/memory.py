@@ -15,7 +15,8 @@ from torch import nn
 
 from ...duolora_core.errors import OutOfMemoryError
 from ...duolora_core.memory import out_of_memory
-from ...duolora_core.memory.needs import SLACK, Estimate, Plan, Storage
+from ...duolora_core.memory.attention import Scores
+from ...duolora_core.memory.needs import SLACK, WORKSPACES, Estimate, Plan, Storage, fits
 
 GB = 2**30  # as the host, drivers and task managers count
 
@@ -26,12 +27,36 @@ def storage(patcher: Any) -> Storage:
     compute = patcher.get_model_object("manual_cast_dtype") or patcher.model_dtype()
     weights = [weight for weight in network.parameters() if weight.ndim > 1]
     casts = any(weight.dtype != compute or type(weight) is not nn.Parameter for weight in weights)
-    return Storage(patcher.model_size(), compute.itemsize, casts)
+    scores = attention_scores(patcher.load_device, compute, network.num_head_channels)
+    return Storage(patcher.model_size(), compute.itemsize, casts, scores)
+
+
+def attention_scores(device: torch.device, dtype: torch.dtype, head_channels: int) -> Scores | None:
+    """What PyTorch's attention holds on this device; None: it has a fused kernel with a backward for it.
+
+    The CPU has one; CUDA and ROCm are asked. Apple's and Intel's serve inference alone, as far as PyTorch tells.
+    """
+    if device.type == "cpu":
+        return None
+    cuda = torch.backends.cuda
+    is_older = not hasattr(cuda, "fp16_bf16_reduction_math_sdp_allowed")  # than PyTorch 2.5
+    if device.type == "cuda":
+        q = torch.empty(1, 1, 128, head_channels, device=device, dtype=dtype, requires_grad=True)
+        asked = cuda.SDPAParams(q, q, q, None, 0.0, False, *(() if is_older else (False,)))
+        if cuda.can_use_flash_attention(asked) or cuda.can_use_efficient_attention(asked):
+            return None
+    stays = is_older or cuda.fp16_bf16_reduction_math_sdp_allowed()
+    return Scores(head_channels, dtype.itemsize if stays else torch.float32.itemsize)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a training may use there, less what the host keeps in reserve for other programs."""
-    return int(management.get_free_memory(device) - management.extra_reserved_memory())
+    """Bytes that a training may use there, less what the host reserves for other programs and libraries take."""
+    return int(management.get_free_memory(device) - management.extra_reserved_memory() - workspaces(device))
+
+
+def workspaces(device: torch.device) -> int:
+    """Bytes that libraries take for themselves there."""
+    return WORKSPACES if device.type == "cuda" else 0
 
 
 def load_whole(patcher: Any, best: Estimate, least: Estimate) -> None:
@@ -45,17 +70,18 @@ def load_whole(patcher: Any, best: Estimate, least: Estimate) -> None:
     if least.total > total:
         raise OutOfMemoryError(
             f"Training needs about {least.total / GB:.1f} GB ({least.weights / GB:.1f} GB of them for the model), but "
-            f"{device} has {total / GB:.1f} GB. Lower the resolution, or load the checkpoint with fp8 weights."
+            f"{device} has {total / GB:.1f} GB. Lower the resolution, or load the checkpoint with fp8 weights "
+            "if it is not yet."
         )
     try:
-        wanted = best.beside_weights * SLACK
+        wanted = best.beside_weights * SLACK + workspaces(device)
         management.load_models_gpu([patcher], memory_required=wanted, force_full_load=True)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(
             f"The model's {best.weights / GB:.1f} GB do not fit into what is free on {device}. Close other programs "
-            "that use the graphics card, or load the checkpoint with fp8 weights."
+            "that use the graphics card, or load the checkpoint with fp8 weights if it is not yet."
         ) from error
     require_whole(patcher.model.diffusion_model, device)
 
@@ -70,7 +96,7 @@ def require_whole(network: nn.Module, device: torch.device) -> None:
         if parameter.device.type != device.type:
             raise OutOfMemoryError(
                 f"The model cannot be trained in this state: {name} is on {parameter.device} instead of {device}. "
-                "Start ComfyUI without --novram, or load the checkpoint with fp8 weights."
+                "Start ComfyUI without --novram."
             )
 
 
@@ -93,8 +119,8 @@ def plan_note(plan: Plan, needs: Estimate, free: int) -> str:
     """The plan in plain words, for the artist; `free` as it is with the model loaded."""
     activations = needs.beside_weights - needs.factors
     parts = f"{_gb(needs.weights)} model, {_gb(needs.factors)} LoRAs, {_gb(activations)} activations"
-    fits = "" if needs.beside_weights <= free else ": this may not be enough"
-    return f"{plan}: about {_gb(needs.total)} GB of {_gb(needs.weights + free)} GB free ({parts}){fits}"
+    short = "" if fits(needs, free) else ": this may not be enough"
+    return f"{plan}: about {_gb(needs.total)} GB of {_gb(needs.weights + free)} GB free ({parts}){short}"
 
 
 def _gb(size: int) -> str:

@@ -8,11 +8,21 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
+from comfy_execution.utils import get_executing_context
 from PIL.Image import Image
 
 _SECONDS_BETWEEN_PICTURES = 0.5
 _LARGEST_SHARE = 0.01
 """Of the time for pictures: one is drawn by the processor, and meanwhile nothing is given to the card to do."""
+
+
+def tell(text: str) -> None:
+    """Shows a text on the running node, before anything of it is done."""
+    running = get_executing_context()
+    if running is not None:  # else a script runs, in which the server's module need not even be there
+        from server import PromptServer
+
+        PromptServer.instance.send_progress_text(text, running.node_id)
 
 
 class Progress:

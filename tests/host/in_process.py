@@ -54,7 +54,12 @@ class InProcess:
 
         self._nodes: Any = importlib.import_module("nodes")
         page = types.SimpleNamespace(
-            client_id=None, last_node_id=None, last_prompt_id=None, sockets_metadata={}, send_sync=lambda *_: None
+            client_id=None,
+            last_node_id=None,
+            last_prompt_id=None,
+            sockets_metadata={},
+            send_sync=lambda *_: None,
+            send_progress_text=lambda *_: None,
         )
         server.PromptServer.instance = page
         # The server's own hook sends progress to the page, and checks for Cancel each time.

@@ -12,6 +12,7 @@ import sys
 import types
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import inside_host  # beside this file, which is a script
 
@@ -25,7 +26,10 @@ def main() -> None:
     sys.path.append(str(wanted.pack))  # for the benchmarks; behind the host, whose `nodes` it would hide
     inside_host.load_pack(wanted.pack)
     found = {
-        "estimate_over_measured": {"with": estimate_over_measured(True), "without": estimate_over_measured(False)},
+        "estimate_over_measured": {mode: estimate_over_measured(mode) for mode in modes()},
+        "as_set": [as_set(free) for free in (64, 3, 1)],
+        "scores": scores(),
+        "workspaces": workspaces(),
         "precision": precision(),
         "not_whole": not_whole(),
         "quantised": quantised(),
@@ -38,7 +42,81 @@ def of_the_pack(module: str) -> Any:
     return importlib.import_module(f"duolora_pack.{module}")
 
 
-def estimate_over_measured(checkpointing: bool) -> float:
+def modes() -> list[str]:
+    """Of checkpointing."""
+    return list(of_the_pack("duolora_core.memory.needs").CHECKPOINTED_LEVELS)
+
+
+def as_set(free_gb: int) -> dict[str, Any]:
+    """What a training starts with, and says before it starts, whose artist wants 2 samples and no checkpointing.
+
+    On Segmind-Vega at 1024 px, of which a sample needs about 2 GB, in a card with so much beside the weights.
+    """
+    import comfy.ops
+    import torch
+
+    from benchmarks.ldm_unet import SEGMIND_VEGA
+    from benchmarks.speed import memory_plan
+
+    model = torch.nn.Module()
+    model.diffusion_model = inside_host.unet("SEGMIND_VEGA", comfy.ops.disable_weight_init, torch.bfloat16)
+    patcher = types.SimpleNamespace(model=model, load_device=torch.device("cpu"), model_options={})
+    patcher.clone = lambda: patcher
+    denoiser, said = of_the_pack("nodes.host.denoiser"), []
+    subject = memory_plan.subject(SEGMIND_VEGA)
+    replaced: dict[str, Any] = {
+        "storage": lambda patcher: subject.storage,
+        "load_whole": lambda patcher, best, least: None,
+        "free_memory": lambda device: free_gb * 2**30,
+        "tell": said.append,
+        "HostDenoiser": lambda *arguments: None,
+    }
+    limits = denoiser.Limits(micro_batch=2, checkpointing=False, compute="as loaded")
+    with (
+        mock.patch.multiple(denoiser, **replaced),
+        denoiser.training_denoiser(patcher, subject.work(1024), limits) as (_, plans),
+    ):
+        return {"plan": str(plans.current), "said": list(said), "notes": list(plans.notes)}
+
+
+def scores() -> dict[str, Any]:
+    """{device: [channels of a head, bytes of a number] of what attention holds; None where a kernel is fused}."""
+    import torch
+
+    asked, empty = of_the_pack("nodes.host.memory").attention_scores, torch.empty
+
+    def found(device: str, fused: bool = False) -> list[int] | None:
+        cuda = torch.backends.cuda
+        with (
+            mock.patch.object(torch, "empty", lambda *shape, device, **kinds: empty(*shape, **kinds)),
+            mock.patch.object(cuda, "can_use_flash_attention", lambda asked: False),
+            mock.patch.object(cuda, "can_use_efficient_attention", lambda asked: fused),
+        ):
+            held = asked(torch.device(device), torch.bfloat16, 64)
+        return held and [held.head_channels, held.element_size]
+
+    cuda = torch.backends.cuda
+    before = cuda.fp16_bf16_reduction_math_sdp_allowed()
+    told: dict[str, Any] = {"cpu": found("cpu"), "nvidia": found("cuda", fused=True)}
+    for name, allowed in (("half", True), ("float32", False)):
+        cuda.allow_fp16_bf16_reduction_math_sdp(allowed)
+        told[name] = {"mps": found("mps"), "amd": found("cuda")}
+    cuda.allow_fp16_bf16_reduction_math_sdp(before)
+    return told
+
+
+def workspaces() -> dict[str, int]:
+    """Bytes that a training may not use of those that are free, by device, beside the host's own reserve."""
+    import comfy.model_management as management
+    import torch
+
+    with mock.patch.object(management, "get_free_memory", lambda device: 2**40):
+        free = of_the_pack("nodes.host.memory").free_memory
+        reserved = management.extra_reserved_memory()
+        return {kind: 2**40 - reserved - free(torch.device(kind)) for kind in ("cpu", "mps", "cuda")}
+
+
+def estimate_over_measured(checkpointing: Any) -> float:
     """For one student of SDXL at 512 px under rank-64 LoRAs on attention, in the host's UNet and bf16."""
     import comfy.ops
     import torch
@@ -46,6 +124,7 @@ def estimate_over_measured(checkpointing: bool) -> float:
     from benchmarks.speed import memory_plan
     from benchmarks.speed.live_memory import LiveMemory
 
+    block_levels = of_the_pack("duolora_core.memory.activations").block_levels
     network = inside_host.unet("SDXL", comfy.ops.disable_weight_init, torch.bfloat16).requires_grad_(False)
     subject = memory_plan.subject()
     plan = memory_plan.Plan(1, checkpointing)
@@ -63,12 +142,12 @@ def estimate_over_measured(checkpointing: bool) -> float:
 
     modules = dict(network.named_modules())
     with (
-        of_the_pack("nodes.host.checkpointing").checkpointable(network) as switch,
+        of_the_pack("nodes.host.checkpointing").checkpointable(network, block_levels(subject.pair.layout)) as switch,
         memory_plan.attach(modules, subject.pair, gates) as gated,
         LiveMemory() as memory,
         gated.rows(["merge"]),
     ):
-        switch.enabled = checkpointing
+        switch.plan = plan
         options = {"optimized_attention_override": attention}
         x, text, pooled = (each.to(torch.bfloat16) for each in (x, text, pooled))
         y = network(x, timesteps, context=text, y=pooled, transformer_options=options)

@@ -49,7 +49,11 @@ def give_same_pictures(server: ComfyServer, graph: Graph) -> Graph:
     ("failures", "reached", "options"),
     [
         (1, "micro-batch 1 without gradient checkpointing", {"micro_batch": 1, "gradient_checkpointing": False}),
-        (2, "micro-batch 4 with gradient checkpointing", {"micro_batch": 4, "gradient_checkpointing": True}),
+        (
+            2,
+            "micro-batch 4 with gradient checkpointing at full and half resolution",
+            {"micro_batch": 4, "gradient_checkpointing": True},
+        ),
     ],
 )
 def test_running_out_of_memory_costs_nothing_but_the_plan(
@@ -62,7 +66,7 @@ def test_running_out_of_memory_costs_nothing_but_the_plan(
     """
     before = model_state(server, checkpoint)
     expected, told = merged(server, checkpoint, f"set{failures}", **options, **AS_SET)
-    assert f"\n{reached}: about " in told and "ran out" not in told
+    assert f"\n{reached.partition(' at ')[0]}: about " in told and "ran out" not in told
     found, told = merged(server, checkpoint, f"scarce{failures}", failures)
     assert "\nmicro-batch 4 without gradient checkpointing: about " in told
     assert told.count("memory ran out") == failures and f"went on from the same step with {reached}" in told
@@ -104,10 +108,31 @@ def inside(host: Host) -> dict[str, Any]:
     return answer
 
 
-@pytest.mark.parametrize("checkpointing", ["with", "without"])
+@pytest.mark.parametrize("checkpointing", ["none", "full and half resolution", "all"])
 def test_the_estimate_holds_for_the_hosts_own_unet(inside: dict[str, Any], checkpointing: str) -> None:
     """SDXL at 512 px on the meta device, with the pack's own checkpointing."""
     assert 0.95 < inside["estimate_over_measured"][checkpointing] < 1.15
+
+
+def test_what_the_artist_set_is_fitted_and_told_before_it_begins(inside: dict[str, Any]) -> None:
+    """The micro-batch is a bound, and gives way; no checkpointing stays, and too little memory is said in time."""
+    enough, less, too_little = inside["as_set"]
+    assert enough["plan"] == "micro-batch 2 without gradient checkpointing"
+    assert less["plan"] == too_little["plan"] == "micro-batch 1 without gradient checkpointing"
+    assert enough["said"] == less["said"] == [] and "may not be enough" not in less["notes"][0]
+    assert too_little["said"] == too_little["notes"] and too_little["notes"][0].endswith("this may not be enough")
+
+
+def test_where_no_fused_attention_exists_scores_are_counted(inside: dict[str, Any]) -> None:
+    """In float32 unless PyTorch was told that half precision will do, as the host does where it can."""
+    scores = inside["scores"]
+    assert scores["cpu"] is None and scores["nvidia"] is None
+    assert scores["half"] == {"mps": [64, 2], "amd": [64, 2]}
+    assert scores["float32"] == {"mps": [64, 4], "amd": [64, 4]}
+
+
+def test_a_graphics_cards_libraries_keep_some_memory_for_themselves(inside: dict[str, Any]) -> None:
+    assert inside["workspaces"] == {"cpu": 0, "mps": 0, "cuda": 256 * 2**20}
 
 
 def test_arithmetic_is_the_models_own_and_is_put_back(inside: dict[str, Any]) -> None:
