@@ -52,6 +52,7 @@ def run_merge(
     )
     file.learning_from(content_pictures, style_pictures)
     live = studio.live_sample(placed, combined_prompt, config.seed)
+    del placed  # as in their files the LoRAs are not needed any more, and they are as large as in their basis
     sizes, tokens = extent(content_pictures, style_pictures)
     work = merge_workload(pair, sizes, config, tokens)
     limits = Limits(config.micro_batch, options.checkpointing, options.compute)

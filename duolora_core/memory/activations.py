@@ -40,7 +40,7 @@ class Piece:
         input: the part of `saved` that it was given; all that checkpointing keeps of a block
         backward: alive in its backward beside `saved`
         forward: alive in its forward when nothing is saved, the waiting skip connections included
-        weights: elements of the weights through which a gradient passes
+        largest: elements of the largest weight through which a gradient passes
         is_block: a transformer or residual block, which checkpointing runs a second time
     """
 
@@ -48,12 +48,17 @@ class Piece:
     input: int
     backward: int
     forward: int
-    weights: int
+    largest: int
     is_block: bool
 
 
 def pieces(
-    layout: UNetLayout, kept: Mapping[str, int], latent: tuple[int, int], element_size: int, text_tokens: int = 77
+    layout: UNetLayout,
+    kept: Mapping[str, int],
+    latent: tuple[int, int],
+    element_size: int,
+    text_tokens: int = 77,
+    casts: bool = False,
 ) -> list[Piece]:
     """All pieces of a forward, in its order.
 
@@ -62,6 +67,7 @@ def pieces(
         latent: (h, w)
         element_size: bytes per number
         text_tokens: of one prompt
+        casts: weights are stored in another dtype, so that a convolution without a LoRA keeps no input
     """
     found: list[Piece] = []
     skips: list[int] = []  # elements of the down path's outputs, one per stage
@@ -78,11 +84,12 @@ def pieces(
             skips[int(number) :] = [needs.output]
         found.append(
             Piece(
-                saved=needs.saved * element_size * gradient_passes,
+                saved=(needs.saved - needs.convolved * casts) * element_size * gradient_passes,
                 input=needs.input * element_size * gradient_passes,
                 backward=needs.backward * element_size * gradient_passes,
                 forward=(needs.forward + entered + sum(skips)) * element_size,
-                weights=sum(math.prod(each.shape) for each in layers if _carries_gradient(each)) * gradient_passes,
+                largest=max((math.prod(each.shape) for each in layers if _carries_gradient(each)), default=0)
+                * gradient_passes,
                 is_block=bool(_BLOCK.match(layers[0].name)),
             )
         )
@@ -91,13 +98,15 @@ def pieces(
 
 @dataclass(frozen=True)
 class _Needs:
-    """What a piece needs, in elements; as in Piece, and the size of its output."""
+    """What a piece needs, in elements; as in Piece, the size of its output, and the part of `saved` that convolutions
+    without a LoRA alone keep."""
 
     saved: int
     input: int
     backward: int
     forward: int
     output: int
+    convolved: int = 0
 
 
 def _groups(layout: UNetLayout) -> dict[str, list[Layer]]:
@@ -131,17 +140,19 @@ def _needs(
         c_in, c_out = shapes["in_layers.0"][0] * positions, shapes["in_layers.2"][0] * positions
         inputs_gradient = 2 * c_in * (f"{name}.in_layers.2" in kept)
         backward = max(2 * c_out, 2 * c_in - 2 * c_out + inputs_gradient)  # the output half is released by then
-        return _Needs(3 * (c_in + c_out) + adapters, c_in, backward, 3 * c_in, c_out)
+        first, second = (f"{name}.{conv}" not in kept for conv in ("in_layers.2", "out_layers.3"))
+        return _Needs(3 * (c_in + c_out) + adapters, c_in, backward, 3 * c_in, c_out, first * c_in + second * c_out)
     if "proj_in" in shapes:
         c = shapes["norm"][0] * positions
         return _Needs(c + adapters, c, 2 * c, 3 * c, c)
     if name == "out":
         c = shapes["0"][0] * positions
-        return _Needs(3 * c + adapters, c, c, 2 * c, 0)
+        return _Needs(3 * c + adapters, c, c, 2 * c, 0, c * ("out.2" not in kept))
     if len(layers[0].shape) == 4:
         c_out, c_in = (channels * positions for channels in layers[0].shape[:2])
         shrinks = 4 if name.startswith("input_blocks.") else 1
-        return _Needs(c_in + adapters, c_in, c_in, c_in + c_out, c_out // shrinks)
+        own = c_in * (layers[0].name not in kept)
+        return _Needs(c_in + adapters, c_in, c_in, c_in + c_out, c_out // shrinks, own)
     return _Needs(adapters, 0, 0, 0, 0)
 
 

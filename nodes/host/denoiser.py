@@ -19,6 +19,7 @@ from ...duolora_core.errors import ModelMismatchError
 from ...duolora_core.memory.needs import Plan, Workload, fitting, ladder
 from ...duolora_core.memory.plans import Plans
 from ...duolora_core.unet_layout import UNetLayout, layout_from_shapes
+from .casts import casts_not_held
 from .checkpointing import checkpointable
 from .memory import free_memory, is_out_of_memory, load_whole, plan_note, release, storage
 from .precision import own_precision
@@ -90,7 +91,12 @@ def training_denoiser(
     free = free_memory(device)
     steps = fitting(steps, free) if limits.checkpointing is None else steps
     model = patcher.model
-    with own_precision(device, held.element_size), differentiable(model), checkpointable(model) as checkpointing:
+    with (
+        own_precision(device, held.element_size),
+        differentiable(model),
+        casts_not_held(model),
+        checkpointable(model) as checkpointing,
+    ):
 
         def adopt(plan: Plan) -> None:
             release()
@@ -99,6 +105,7 @@ def training_denoiser(
         plans = Plans([plan for plan, _ in steps], out_of_memory=is_out_of_memory, adopt=adopt)
         plans.notes.append(plan_note(*steps[0], free))
         yield HostDenoiser(model, patcher.model_options.get("transformer_options", {}), device), plans
+    release()
 
 
 def plain_clone(patcher: Any) -> Any:
