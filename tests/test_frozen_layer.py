@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def test_output_and_gradient_are_those_of_the_layer_bit_for_bit(case: int, store
     layer, x = layers()[case]
     layer.to(stored).requires_grad_(False)
     found: list[tuple[Tensor, Tensor]] = []
-    for run in (converting(layer), lambda x: frozen_layer(layer, converting(layer), x)):
+    for run in (converting(layer), partial(frozen_layer, layer, converting(layer))):
         at = x.clone().requires_grad_()
         output = run(at)
         output = output + output.detach().cos() * output  # a gradient that differs from place to place

@@ -1,4 +1,4 @@
-"""Layers that the host stores in one dtype and computes in another, without a converted copy of each until the backward."""
+"""Layers that the host stores in one dtype and computes in another, without a converted copy of each being held."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...duolora_core.frozen_layer import frozen_layer
+from .checkpointing import give_back_forward
 
 
 @contextmanager
@@ -18,28 +19,21 @@ def casts_not_held(model: nn.Module) -> Generator[None, None, None]:
     with ExitStack() as wrapped:
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d) and _is_plain(module):
-                before = module.__dict__.get("forward")
-                wrapped.callback(_give_back, module, before)
-                module.forward = _converting(module, module.forward)
+                forward = _converting(module, module.forward)
+                wrapped.callback(give_back_forward, module, module.__dict__.get("forward"))
+                module.forward = forward
         yield
 
 
 def _is_plain(module: Any) -> bool:
     """Whether what it multiplies with is its weight converted, and nothing else is done to that."""
-    changes = getattr(module, "weight_function", ()), getattr(module, "scale_weight", None)
-    return type(module.weight) is nn.Parameter and not changes[0] and changes[1] is None
+    changed = getattr(module, "weight_function", ()) or getattr(module, "scale_weight", None) is not None
+    return type(module.weight) is nn.Parameter and not changed
 
 
-def _converting(module: nn.Linear | nn.Conv2d, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _converting(module: nn.Linear | nn.Conv2d, forward: Callable[[Tensor], Tensor]) -> Any:
     def run(x: Tensor) -> Tensor:
         held = x.requires_grad and torch.is_grad_enabled() and module.weight.dtype != x.dtype
         return frozen_layer(module, forward, x) if held else forward(x)
 
     return run
-
-
-def _give_back(module: nn.Module, own_forward: Callable[..., Any] | None) -> None:
-    """Ends the wrapping; a forward of its own is one that another node has set on this module."""
-    del module.forward
-    if own_forward is not None:
-        module.forward = own_forward

@@ -45,7 +45,7 @@ def compared(checkpointing: bool) -> dict[str, Any]:
     matrices = [each for each in network.parameters() if each.ndim > 1]
     x, text, pooled = torch.randn(2, 4, 16, 16), torch.randn(2, 77, 64), torch.randn(2, 48)
 
-    def run() -> tuple[Any, Any, int]:
+    def run() -> tuple[list[Any], int]:
         at, saved = x.clone().requires_grad_(), dict[int, Any]()
 
         def note(tensor: Any) -> Any:
@@ -57,15 +57,15 @@ def compared(checkpointing: bool) -> dict[str, Any]:
             switch.enabled = checkpointing
             y = network(at, torch.tensor([10.0, 900.0]), context=text, y=pooled, transformer_options={})
             y.square().mean().backward()
-        return y.detach(), at.grad, sum(each.nbytes() for each in saved.values())
+        return [y.detach(), at.grad], sum(each.nbytes() for each in saved.values())
 
     plain = run()
     with pack.casts_not_held(network):
         ours = run()
     return {
-        "equal": [torch.equal(plain[i], ours[i]) for i in range(2)],
-        "moved": float(plain[1].abs().sum()) > 0,
-        "saved": [plain[2], ours[2]],
+        "equal": [torch.equal(one, other) for one, other in zip(plain[0], ours[0], strict=True)],
+        "moved": bool(plain[0][1].any()),
+        "saved": [plain[1], ours[1]],
         "converted": 4 * sum(each.numel() for each in matrices),
         "left": [name for name, module in network.named_modules() if "forward" in module.__dict__],
     }

@@ -15,7 +15,6 @@ import os
 import shutil
 import sys
 from collections.abc import Generator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ NEEDED = {"SDXL": 17.0, "SEGMIND_VEGA": 9.0}
 MOST_OF_OURS = 4.0
 """GB that the pack may need beside what core needs for the same picture."""
 LONGEST = 5400
-LAYERS = {"SDXL": 722 + 264, "SEGMIND_VEGA": 140 + 22 + 264}
+LAYERS = {"SDXL": 722 + 264, "SEGMIND_VEGA": 170 + 264}
 """Of each LoRA, both text encoders' among them."""
 
 

@@ -17,7 +17,7 @@ ON_DISK = 10.0
 
 
 def sdxl_files(host: Host, model: str) -> Path:
-    """The folder with `checkpoint`, `content` and `style` (.safetensors); built by the host's python when it is missing.
+    """The folder of `checkpoint`, `content` and `style` (.safetensors); the host's python builds what is missing.
 
     Raises:
         OSError: the disk has too little room for them.

@@ -5,13 +5,17 @@ from __future__ import annotations
 from host.graphs import Graph, node
 from workflow_files import api_graph, workflows
 
-CHECKPOINT, CONTENT, STYLE = "sd_xl_base_1.0.safetensors", "my_dog_sdxl.safetensors", "watercolor_style_sdxl.safetensors"
+CHECKPOINT, CONTENT, STYLE = (
+    "sd_xl_base_1.0.safetensors",
+    "my_dog_sdxl.safetensors",
+    "watercolor_style_sdxl.safetensors",
+)
 """As workflow 01 names them."""
 SIDE, STEPS = 256, 3
 
 
 def merge_graph() -> Graph:
-    """Workflow 01 node for node, at 256 px, with 3 training steps, 3 sampling steps and one own picture of each LoRA."""
+    """Workflow 01 at 256 px, with 3 training steps, 3 sampling steps and one own picture of each LoRA."""
     (workflow,) = [each for each in workflows() if each.name.startswith("01")]
     graph = api_graph(workflow)
     sizes = {
