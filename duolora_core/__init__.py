@@ -18,8 +18,8 @@ The files in reading order:
 
 - what a LoRA is: `low_rank`, `unet_layout`, `lora_keys`, `architecture`, `each_layer`, `lora_file`, `concept`, `pair`
 - what it learns from: `picture_batch`
-- what trains: `layer_priors`, `gates`, `layer_hooks`, `stacked`, `gated_lora`, `denoiser`, `losses`, `config`,
-  `evaluation`, `loss_scale`, `lessons`, `training_state`, `trainer`
+- what trains: `layer_priors`, `gates`, `layer_hooks`, `frozen_layer`, `stacked`, `gated_lora`, `denoiser`, `losses`,
+  `config`, `evaluation`, `loss_scale`, `lessons`, `training_state`, `trainer`
 - what is seen meanwhile: `sampling`
 - what comes out: `merged`, `dials`, `lora_save`, `masks_file`
 - how it goes on after a stop: `kept_training`, `unfinished`

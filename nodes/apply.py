@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..duolora_core.lora_save import kohya_state_dict
 from ..duolora_core.merged import MergedLora, combine
 from .host.models import apply_lora
 from .schema import schema
-from .sockets import CATEGORY, MergedSocket, MergeResult
+from .sockets import CATEGORY, MergedSocket, MergeResult, ordinary_lora
 from .widgets import strength_input, strength_inputs
 
 MOST_CONCEPTS = 4
@@ -50,6 +49,8 @@ class ApplyMergedLora(io.ComfyNode):
     def execute(
         cls, model: Any, merged: MergeResult, content_strength: float, style_strength: float, clip: Any = None
     ) -> io.NodeOutput:
+        if content_strength == style_strength == 1.0:
+            return io.NodeOutput(*apply_lora(model, clip, merged.lora))
         return io.NodeOutput(*patched(model, clip, merged.merged, content_strength, style_strength))
 
 
@@ -57,9 +58,7 @@ def patched(
     model: Any, clip: Any | None, merged: MergedLora, content_strength: float, style_strength: float
 ) -> tuple[Any, Any | None]:
     """MODEL and CLIP (None stays None) with a merge at these strengths; the inputs are not changed."""
-    with torch.inference_mode(False):
-        state = kohya_state_dict(merged.fold(content_strength, style_strength))
-    return apply_lora(model, clip, state)
+    return apply_lora(model, clip, ordinary_lora(merged, content_strength, style_strength))
 
 
 class MultiConceptCombine(io.ComfyNode):

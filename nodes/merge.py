@@ -9,7 +9,6 @@ from comfy_api.latest import io
 
 from ..duolora_core.config import FAST, MergeConfig
 from ..duolora_core.layer_priors import PriorPreset
-from ..duolora_core.lora_save import kohya_state_dict
 from .merging import run_merge
 from .report import figures
 from .schema import schema
@@ -126,6 +125,5 @@ class ZipRankMerge(io.ComfyNode):
         combined = combined_prompt.strip() or f"{content.prompt}, {style.prompt}"
         studio = Studio(model, clip, vae, resolution, options)
         result = run_merge(studio, content, style, combined, config)
-        lora = kohya_state_dict(result.merged.fold())
         info = [*result.notes, *(finding.text for finding in figures(result).findings)]
-        return io.NodeOutput(result, lora, loss_map(result.losses), "\n".join(info))
+        return io.NodeOutput(result, result.lora, loss_map(result.losses), "\n".join(info))

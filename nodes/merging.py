@@ -65,6 +65,7 @@ def run_merge(
         )
         file.learning_from(content_pictures, style_pictures)
         live = studio.live_sample(placed, combined_prompt, config.seed)
+        del placed  # as in their files the LoRAs are not needed any more, and they are as large as in their basis
         work = Work(pair, gates, roles, content_pictures, style_pictures, live)
         trained = _trained(studio, work, config, keeper)
         if trained.steps == config.steps:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -13,8 +15,10 @@ from ..duolora_core.config import MergeConfig
 from ..duolora_core.from_pictures import LearnConfig, LoraForm, UnzipConfig
 from ..duolora_core.gates import BlockGates, Gates
 from ..duolora_core.lora_file import LoraFile
+from ..duolora_core.lora_save import kohya_state_dict
 from ..duolora_core.merged import MergedLora
 from ..duolora_core.pair import LoraPair
+from .host.heap import give_back_freed
 from .host.pictures import SelfMade
 
 CATEGORY = "DuoLoRA"
@@ -119,6 +123,23 @@ class MergeResult:
     gates: Gates | None = None
     roles: Mapping[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def lora(self) -> Mapping[str, Tensor]:
+        """The merge as an ordinary LoRA, both strengths 1. Made once: whoever hands it out shares its memory."""
+        return ordinary_lora(self.merged, 1.0, 1.0)
+
     def __str__(self) -> str:
         """As of `LoadedConcept`."""
         return f"merge of {' and '.join(self.sources)}"
+
+
+def ordinary_lora(merged: MergedLora, content_strength: float, style_strength: float) -> Mapping[str, Tensor]:
+    """A merge at these strengths as the state dict of an ordinary LoRA, in fp16.
+
+    Raises:
+        LoraFileError: a value is too large for fp16.
+    """
+    with torch.inference_mode(False):
+        state = kohya_state_dict(merged.fold(content_strength, style_strength))
+    give_back_freed()  # the fold in float32, twice as large as what came of it
+    return state

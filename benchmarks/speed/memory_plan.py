@@ -37,6 +37,7 @@ from duolora_core import (
     make_pair,
     open_gates,
 )
+from duolora_core.frozen_layer import frozen_layer
 from duolora_core.gated_lora import Row
 from duolora_core.memory.attention import Scores
 from duolora_core.memory.needs import (
@@ -182,11 +183,14 @@ def _concept(layout: UNetLayout, rank: int, layers: str) -> Concept:
 def _casting(module: nn.Linear | nn.Conv2d) -> Any:
     """The forward of a layer stored in another dtype, as a host does it: convert, use, forget."""
 
-    def run(x: Tensor) -> Tensor:
+    def convert(x: Tensor) -> Tensor:
         weight, bias = module.weight.to(x.dtype), None if module.bias is None else module.bias.to(x.dtype)
         if isinstance(module, nn.Linear):
             return F.linear(x, weight, bias)
         return F.conv2d(x, weight, bias, module.stride, module.padding)
+
+    def run(x: Tensor) -> Tensor:
+        return frozen_layer(module, convert, x) if x.requires_grad else convert(x)
 
     return run
 

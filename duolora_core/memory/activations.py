@@ -41,7 +41,7 @@ class Piece:
         input: the part of `saved` that it was given; all that checkpointing keeps of a block
         backward: alive in its backward beside `saved`
         forward: alive in its forward when nothing is saved, the waiting skip connections included
-        weights: elements of the weights through which a gradient passes
+        largest: elements of the largest weight through which a gradient passes
         level: of a transformer or residual block, which checkpointing can run a second time: how often the resolution
             is halved there; None for all other pieces
     """
@@ -50,7 +50,7 @@ class Piece:
     input: int
     backward: int
     forward: int
-    weights: int
+    largest: int
     level: int | None
 
 
@@ -66,6 +66,7 @@ def pieces(
     latent: tuple[int, int],
     element_size: int,
     text_tokens: int = 77,
+    casts: bool = False,
     scores: Scores | None = None,
 ) -> list[Piece]:
     """All pieces of a forward, in its order.
@@ -75,6 +76,7 @@ def pieces(
         latent: (h, w)
         element_size: bytes per number
         text_tokens: of one prompt
+        casts: weights are stored in another dtype, so that a convolution without a LoRA keeps no input
         scores: of attention without a fused kernel
     """
     levels = block_levels(layout)
@@ -92,12 +94,13 @@ def pieces(
             number = name.split(".")[1] if "." in name else "0"
             skips[int(number) :] = [needs.output]
         waiting = (entered + sum(skips)) * element_size
+        carrying = (math.prod(each.shape) for each in layers if _carries_gradient(each))
         piece = Piece(
-            saved=needs.saved * element_size * gradient_passes,
+            saved=(needs.saved - needs.convolved * casts) * element_size * gradient_passes,
             input=needs.input * element_size * gradient_passes,
             backward=needs.backward * element_size * gradient_passes,
             forward=needs.forward * element_size + waiting,
-            weights=sum(math.prod(each.shape) for each in layers if _carries_gradient(each)) * gradient_passes,
+            largest=max(carrying, default=0) * gradient_passes,
             level=levels.get(name),
         )
         if scores and ".transformer_blocks." in name:
@@ -129,13 +132,15 @@ def _with_scores(piece: Piece, block: AttentionBlock, scores: Scores, waiting: i
 
 @dataclass(frozen=True)
 class _Needs:
-    """What a piece needs, in elements; as in Piece, and the size of its output."""
+    """What a piece needs, in elements; as in Piece, the size of its output, and the part of `saved` that convolutions
+    without a LoRA alone keep."""
 
     saved: int
     input: int
     backward: int
     forward: int
     output: int
+    convolved: int = 0
 
 
 def _groups(layout: UNetLayout) -> dict[str, list[Layer]]:
@@ -169,17 +174,19 @@ def _needs(
         c_in, c_out = shapes["in_layers.0"][0] * positions, shapes["in_layers.2"][0] * positions
         inputs_gradient = 2 * c_in * (f"{name}.in_layers.2" in kept)
         backward = max(2 * c_out, 2 * c_in - 2 * c_out + inputs_gradient)  # the output half is released by then
-        return _Needs(3 * (c_in + c_out) + adapters, c_in, backward, 3 * c_in, c_out)
+        first, second = (f"{name}.{conv}" not in kept for conv in ("in_layers.2", "out_layers.3"))
+        return _Needs(3 * (c_in + c_out) + adapters, c_in, backward, 3 * c_in, c_out, first * c_in + second * c_out)
     if "proj_in" in shapes:
         c = shapes["norm"][0] * positions
         return _Needs(c + adapters, c, 2 * c, 3 * c, c)
     if name == "out":
         c = shapes["0"][0] * positions
-        return _Needs(3 * c + adapters, c, c, 2 * c, 0)
+        return _Needs(3 * c + adapters, c, c, 2 * c, 0, c * ("out.2" not in kept))
     if len(layers[0].shape) == 4:
         c_out, c_in = (channels * positions for channels in layers[0].shape[:2])
         shrinks = 4 if name.startswith("input_blocks.") else 1
-        return _Needs(c_in + adapters, c_in, c_in, c_in + c_out, c_out // shrinks)
+        own = c_in * (layers[0].name not in kept)
+        return _Needs(c_in + adapters, c_in, c_in, c_in + c_out, c_out // shrinks, own)
     return _Needs(adapters, 0, 0, 0, 0)
 
 

@@ -4,13 +4,13 @@
     factors     both LoRAs of every layer, stacked, in the dtype of the forward; those that are trained themselves also
                 in float32, with the optimiser's two moments
     student     what the samples of one forward save for their backward, and what that backward adds
-    casts       weights stored in another dtype than the forward's are converted layer by layer; those that the backward
-                needs stay until then
+    casts       weights stored in another dtype than the forward's are converted layer by layer, for each use anew, so
+                only one at a time is there (`frozen_layer`)
     teacher     the largest forward without gradient
     gradient    of the factors, where they are trained themselves: it grows as the student is given back
 
 A micro-batch bounds the samples of one forward, so `student` and `teacher` are proportional to it. Where a block is
-checkpointed, it leaves its input alone in `student` and nothing in `casts`, until its backward computes it once more.
+checkpointed, it leaves its input alone in `student`, until its backward computes it once more.
 `activations` has the formulas.
 """
 
@@ -140,16 +140,15 @@ class Estimate:
 def estimate(work: Workload, storage: Storage, plan: Plan) -> Estimate:
     """What a training needs under a plan."""
     size = storage.element_size
-    found = pieces(work.layout, work.kept, work.latent, size, work.text_tokens, storage.scores)
+    found = pieces(work.layout, work.kept, work.latent, size, work.text_tokens, storage.casts, storage.scores)
     students, teachers = min(plan.micro_batch, work.students), min(plan.micro_batch, work.teachers)
-    peaks: list[tuple[int, int]] = []  # (activations, converted weights) in the backward of each piece
-    held = held_casts = 0
+    peaks: list[tuple[int, int]] = []  # (activations, converted weight) in the backward of each piece
+    held = 0
     for piece in found:
-        casts = size * piece.weights * storage.casts
-        peaks.append((students * (held + piece.saved + piece.backward), held_casts + casts))
+        casts = size * piece.largest * storage.casts
+        peaks.append((students * (held + piece.saved + piece.backward), casts))
         again = piece.level is not None and plan.recomputes(piece.level)
         held += piece.input if again else piece.saved
-        held_casts += 0 if again else casts
     student, casts = max(peaks, key=sum)
     largest = max(math.prod(layer.shape) for layer in work.layout.layers.values())
     teacher = teachers * max(piece.forward for piece in found) + size * largest * storage.casts

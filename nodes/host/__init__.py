@@ -1,8 +1,10 @@
 """Everything that touches ComfyUI: only files in this folder import `comfy` or `folder_paths`.
 
 - `weights`: a model's weights made usable for a backward pass, and given back untouched
+- `casts`: weights stored in another dtype, converted for each use and held for none
 - `checkpointing`: gradient checkpointing of the UNet's blocks
 - `memory`: what is free on the device, and loading a model there whole
+- `heap`: freed main memory, given back to the system
 - `precision`: the arithmetic of a training
 - `denoiser`: a loaded model as the engine's `Denoiser`
 - `prompts`: prompts encoded with a LoRA's own text encoder part

@@ -33,12 +33,12 @@ def checkpointable(network: nn.Module, levels: Mapping[str, int]) -> Generator[S
         for name, level in levels.items():
             module = modules[name]
             forward = _checkpointing(module.forward, level, switch)
-            wrapped.callback(_give_back, module, module.__dict__.get("forward"))
+            wrapped.callback(give_back_forward, module, module.__dict__.get("forward"))
             module.forward = forward
         yield switch
 
 
-def _give_back(module: nn.Module, own_forward: Callable[..., Any] | None) -> None:
+def give_back_forward(module: nn.Module, own_forward: Callable[..., Any] | None) -> None:
     """Ends the wrapping; a forward of its own is one that another node has set on this module."""
     del module.forward
     if own_forward is not None:

@@ -20,6 +20,7 @@ from ...duolora_core.memory.needs import CHECKPOINTED_LEVELS, Checkpointing, Pla
 from ...duolora_core.memory.plans import Plans
 from ...duolora_core.unet_layout import UNetLayout, layout_from_shapes
 from .attention import differentiable_attention, no_cudnn_attention
+from .casts import casts_not_held
 from .checkpointing import checkpointable
 from .matmul import plain_matmul
 from .memory import free_memory, is_out_of_memory, load_whole, plan_note, release, storage
@@ -110,6 +111,7 @@ def training_denoiser(
         no_cudnn_attention(),
         plain_matmul(model),
         differentiable(model),
+        casts_not_held(model),
         checkpointable(model.diffusion_model, block_levels(work.layout)) as switch,
     ):
 
@@ -120,6 +122,7 @@ def training_denoiser(
         plans = Plans([plan for plan, _ in steps], out_of_memory=is_out_of_memory, adopt=adopt)
         plans.notes.append(note)
         yield HostDenoiser(model, patcher.model_options.get("transformer_options", {}), device), plans
+    release()
 
 
 def require_sdxl(patcher: Any) -> None:
