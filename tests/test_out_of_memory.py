@@ -80,4 +80,4 @@ def test_a_step_that_a_library_has_no_memory_for_is_repeated_under_the_smaller_p
             raise RuntimeError(FULL["cuBLAS handle"])
         return plan.micro_batch
 
-    assert Plans([Plan(2, False), Plan(1, False)]).afford(step) == 1
+    assert Plans([Plan(2, "none"), Plan(1, "none")]).afford(step) == 1

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.speed.kernels import default_step_kernels
-
 from host.card.flows import flows
 from host.card.plants import plants
 from host.card.running import run_flows, streams
