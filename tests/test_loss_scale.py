@@ -41,7 +41,7 @@ def built() -> World:
 
 
 def large() -> Plans:
-    return Plans([Plan(8, checkpointing=False)])
+    return Plans([Plan(8, "none")])
 
 
 @pytest.mark.parametrize(("limit", "divisor", "calls"), [(1e9, 1, 1), (100.0, 64, 2), (2.0, 4096, 3), (0.01, 4096, 3)])
