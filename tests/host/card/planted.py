@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,13 +21,13 @@ def factor_on_the_host() -> AbstractContextManager[None]:
     """One factor of each LoRA stays where its file was read."""
 
     def make(original: Original) -> Original:
-        def kernels(module: nn.Module, up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
-            up, down = original(module, up, down)
-            return up.cpu(), down
+        def stack(*args: Any) -> Any:
+            both = original(*args)
+            return replace(both, up=both.up.cpu())
 
-        return kernels
+        return stack
 
-    return replaced("pack:duolora_core.gated_lora:as_kernels", make)
+    return replaced("pack:duolora_core.gated_lora:GatedLora._stack", make)
 
 
 def gates_on_the_host() -> AbstractContextManager[None]:
