@@ -29,8 +29,13 @@ from torch.utils import _foreach_utils  # pyright: ignore[reportPrivateUsage]
 GB = 2**30
 TOTAL = 12 * GB
 FREE = {"NORMAL_VRAM": 11 * GB, "HIGH_VRAM": 11 * GB, "LOW_VRAM": 2 * GB}
-DRIVER = {"torch.cuda.current_device": 0, "torch.cuda.current_stream": None, "torch.cuda.set_device": None}
-"""What the driver's functions return."""
+DRIVER = {
+    "torch.cuda.current_device": 0,
+    "torch.cuda.current_stream": None,
+    "torch.cuda.set_device": None,
+    "torch.backends.cuda.can_use_flash_attention": True,
+}
+"""What PyTorch and the driver say of the card."""
 
 
 @contextmanager
