@@ -31,16 +31,12 @@ def factor_on_the_host() -> AbstractContextManager[None]:
 
 
 def gates_on_the_host() -> AbstractContextManager[None]:
-    """What is trained lies where the sigmas are: on the host, and goes to the card in each layer."""
+    """What is trained lies on the host, and goes to the card for each forward."""
 
     def make(original: Original) -> Original:
-        def init(self: Any, *args: Any) -> None:
-            original(self, *args)
-            self.sigmas = self.sigmas.cpu()
+        return lambda self, row: original(self, row).cpu()
 
-        return init
-
-    return replaced(f"{DENOISER}.__init__", make)
+    return replaced("pack:duolora_core.gated_lora:GatedLora._gate_row", make)
 
 
 def noise_on_the_host() -> AbstractContextManager[None]:
