@@ -116,12 +116,24 @@ class CardAnswers(TorchFunctionMode):
         self._grad(x)
 
     def _backward(
-        self, x: Tensor, gradient: Tensor | None = None, retain: bool | None = None, create: bool = False, **kwargs: Any
+        self,
+        x: Tensor,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Sequence[Tensor] | None = None,
     ) -> None:
-        """Inside, blocks that are computed again must be answered as well."""
-        retain, create = kwargs.pop("retain_graph", retain), kwargs.pop("create_graph", create)
+        """The engine, called so that this mode is in force inside: for hooks, and for blocks that run again.
+
+        `torch.autograd.backward` would come back here first, and then run without it.
+        """
+        gradient = torch.ones_like(x) if gradient is None else gradient
+        run: Any = torch.autograd.graph._engine_run_backward  # pyright: ignore[reportPrivateUsage]
+        keep = create_graph if retain_graph is None else retain_graph
         with self:
-            torch.autograd.backward(x, gradient, retain, create, **kwargs)
+            run(
+                (x,), (gradient,), keep, create_graph, tuple(inputs or ()), allow_unreachable=True, accumulate_grad=True
+            )
 
     def _host_memory(self, read: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
         if on_card(x):

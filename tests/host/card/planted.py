@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,26 +21,22 @@ def factor_on_the_host() -> AbstractContextManager[None]:
     """One factor of each LoRA stays where its file was read."""
 
     def make(original: Original) -> Original:
-        def kernels(module: nn.Module, up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
-            up, down = original(module, up, down)
-            return up.cpu(), down
+        def stack(*args: Any) -> Any:
+            both = original(*args)
+            return replace(both, up=both.up.cpu())
 
-        return kernels
+        return stack
 
-    return replaced("pack:duolora_core.gated_lora:as_kernels", make)
+    return replaced("pack:duolora_core.gated_lora:GatedLora._stack", make)
 
 
 def gates_on_the_host() -> AbstractContextManager[None]:
-    """What is trained lies where the sigmas are: on the host, and goes to the card in each layer."""
+    """What is trained lies on the host, and goes to the card for each forward."""
 
     def make(original: Original) -> Original:
-        def init(self: Any, *args: Any) -> None:
-            original(self, *args)
-            self.sigmas = self.sigmas.cpu()
+        return lambda self, row: original(self, row).cpu()
 
-        return init
-
-    return replaced(f"{DENOISER}.__init__", make)
+    return replaced("pack:duolora_core.gated_lora:GatedLora._gate_row", make)
 
 
 def noise_on_the_host() -> AbstractContextManager[None]:

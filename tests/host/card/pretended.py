@@ -29,8 +29,13 @@ from torch.utils import _foreach_utils  # pyright: ignore[reportPrivateUsage]
 GB = 2**30
 TOTAL = 12 * GB
 FREE = {"NORMAL_VRAM": 11 * GB, "HIGH_VRAM": 11 * GB, "LOW_VRAM": 2 * GB}
-DRIVER = {"torch.cuda.current_device": 0, "torch.cuda.current_stream": None, "torch.cuda.set_device": None}
-"""What the driver's functions return."""
+DRIVER = {
+    "torch.cuda.current_device": 0,
+    "torch.cuda.current_stream": None,
+    "torch.cuda.set_device": None,
+    "torch.backends.cuda.can_use_flash_attention": True,
+}
+"""What PyTorch and the driver say of the card."""
 
 
 @contextmanager
@@ -47,6 +52,8 @@ def pretended_card(settings: HostSettings) -> Generator[Activity, None, None]:
         stack.enter_context(patch("torch.Generator", PretendedGenerator))
         for module in (_foreach_utils, clip_grad, import_module("torch.optim.optimizer")):
             stack.enter_context(patch.object(module, "_group_tensors_by_device_and_dtype", grouped))
+        checks = "torch.utils.checkpoint._allowed_determinism_checks_to_fns"
+        stack.enter_context(patch.dict(checks, {"default": described}))
         stack.enter_context(patch.object(comfy.cli_args.args, "bf16_unet", settings.bf16))
         if settings.dynamic:
             stack.enter_context(streamed_weights())
@@ -92,6 +99,11 @@ def answers(settings: HostSettings, activity: Activity) -> dict[str, Any]:
         "NUM_STREAMS": 0,
         "MAX_PINNED_MEMORY": -1,
     }
+
+
+def described(x: Tensor) -> dict[str, Any]:
+    """What a checkpointed block compares when it runs again: inside of a function PyTorch would see the real device."""
+    return {"shape": x.shape, "dtype": x.dtype, "on_card": on_card(x)}
 
 
 def grouped(lists: Sequence[Sequence[Tensor | None]], with_indices: bool = False) -> dict[Any, Any]:

@@ -13,6 +13,7 @@ from host.card.checkpoints import give_models
 from host.card.flows import STEPS, Flow, graph_of
 from host.card.plants import Plant
 from host.comfy_host import lay_out_base
+from host.graphs import Graph
 from host.hosts import Host
 
 TESTS = Path(__file__).resolve().parents[2]
@@ -26,6 +27,8 @@ def run_flows(host: Host, chosen: Sequence[Flow], plants: Sequence[Plant] = ()) 
     if not streams(host):
         chosen = [replace(flow, settings=replace(flow.settings, dynamic=False)) for flow in chosen]
     jobs = [job_of(flow) for flow in chosen] + [job_of(each.flow, each.name) for each in plants]
+    for seed, job in enumerate(jobs):
+        give_seed(job["graph"], seed)
     with tempfile.TemporaryDirectory(prefix="duolora-card-") as folder:
         base = Path(folder) / "base"
         lay_out_base(base, {"ComfyUI-DuoLoRA": TESTS.parent, "duolora_fixtures": TESTS / "host" / "fixtures_pack"})
@@ -52,6 +55,13 @@ def job_of(flow: Flow, plant: str = "") -> dict[str, Any]:
         "settings": settings,
         "plant": plant,
     }
+
+
+def give_seed(graph: Graph, seed: int) -> None:
+    """A seed of its own: of equal trainings the pack knows what came out, and does not run the second."""
+    for each in graph.values():
+        if "seed" in each["inputs"]:
+            each["inputs"]["seed"] = seed
 
 
 def wrong_with(found: dict[str, Any], trains: bool) -> list[str]:
