@@ -105,7 +105,6 @@ def training_denoiser(
         plans = Plans([plan for plan, _ in steps], out_of_memory=is_out_of_memory, adopt=adopt)
         plans.notes.append(plan_note(*steps[0], free))
         yield HostDenoiser(model, patcher.model_options.get("transformer_options", {}), device), plans
-    release()
 
 
 def plain_clone(patcher: Any) -> Any:

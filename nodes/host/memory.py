@@ -16,7 +16,6 @@ from torch import nn
 
 from ...duolora_core.errors import OutOfMemoryError
 from ...duolora_core.memory.needs import SLACK, Estimate, Plan, Storage
-from .heap import give_back_freed
 
 _FULL = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
 GB = 2**30  # as the host, drivers and task managers count
@@ -83,10 +82,9 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def release() -> None:
-    """Gives back what is not used any more, to the device and to the system."""
+    """Gives back what a failed attempt held."""
     gc.collect()
     management.soft_empty_cache()
-    give_back_freed()
 
 
 def plan_note(plan: Plan, needs: Estimate, free: int) -> str:
