@@ -9,7 +9,6 @@ from ..duolora_core.errors import SettingsError
 from ..duolora_core.lora_save import FileInfo, kohya_state_dict, metadata, write_safetensors
 from ..duolora_core.masks_file import save_masks
 from .host.files import MASKS_SUFFIX, save_numbered
-from .host.heap import give_back_freed
 from .schema import schema
 from .sockets import CATEGORY, MergedSocket, MergeResult
 from .widgets import strength_inputs
@@ -77,35 +76,25 @@ class SaveMergedLora(io.ComfyNode):
             if what == MASKS:
                 name = _save_masks(merged, filename_prefix)
                 return io.NodeOutput(name, ui=ui.PreviewText(f"Saved masks as {name}"))
-            strengths = content_strength, style_strength
-            name, text = _save_lora(merged, filename_prefix, strengths, DTYPES[precision], max_rank)
-        give_back_freed()  # the fold in float32 and what was written of it
+            folded = merged.merged.fold(content_strength, style_strength, max_rank or None)
+            tensors = kohya_state_dict(folded, DTYPES[precision])
+            if not tensors:
+                raise SettingsError(
+                    "Nothing is left to save: all masks have closed, or both strengths are 0. The info output of the "
+                    "merge says which masks have."
+                )
+            saved_as = {"content_strength": content_strength, "style_strength": style_strength, "max_rank": max_rank}
+            recipe = {**merged.merged.recipe, "saved": saved_as}
+            trigger = _trigger(merged, content_strength, style_strength)
+            # Titled without the number, so that the same merge saved again is the same file.
+            title = filename_prefix.replace("\\", "/").rpartition("/")[2].strip()
+            values = metadata(folded, _info(merged, title, trigger), recipe)
+            name = save_numbered(filename_prefix, ".safetensors", lambda path: write_safetensors(path, tensors, values))
+        size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
+        ranks = [low_rank.rank for low_rank in folded.layers.values()]
+        mean = sum(ranks) / len(ranks) if ranks else 0
+        text = f"Saved {name}: {size:.1f} MB, mean rank {mean:.0f}, left out {folded.error:.2%} of the merge"
         return io.NodeOutput(name, ui=ui.PreviewText(text))
-
-
-def _save_lora(
-    result: MergeResult, prefix: str, strengths: tuple[float, float], dtype: torch.dtype, max_rank: int
-) -> tuple[str, str]:
-    """The new file's name, and what is said of it."""
-    folded = result.merged.fold(*strengths, max_rank or None)
-    tensors = kohya_state_dict(folded, dtype)
-    if not tensors:
-        raise SettingsError(
-            "Nothing is left to save: all masks have closed, or both strengths are 0. The info output of the "
-            "merge says which masks have."
-        )
-    content_strength, style_strength = strengths
-    saved_as = {"content_strength": content_strength, "style_strength": style_strength, "max_rank": max_rank}
-    recipe = {**result.merged.recipe, "saved": saved_as}
-    trigger = _trigger(result, content_strength, style_strength)
-    # Titled without the number, so that the same merge saved again is the same file.
-    title = prefix.replace("\\", "/").rpartition("/")[2].strip()
-    values = metadata(folded, _info(result, title, trigger), recipe)
-    name = save_numbered(prefix, ".safetensors", lambda path: write_safetensors(path, tensors, values))
-    size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
-    ranks = [low_rank.rank for low_rank in folded.layers.values()]
-    mean = sum(ranks) / len(ranks) if ranks else 0
-    return name, f"Saved {name}: {size:.1f} MB, mean rank {mean:.0f}, left out {folded.error:.2%} of the merge"
 
 
 def _save_masks(result: MergeResult, prefix: str) -> str:

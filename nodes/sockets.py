@@ -18,7 +18,6 @@ from ..duolora_core.lora_file import LoraFile
 from ..duolora_core.lora_save import kohya_state_dict
 from ..duolora_core.merged import MergedLora
 from ..duolora_core.pair import LoraPair
-from .host.heap import give_back_freed
 from .host.pictures import SelfMade
 
 CATEGORY = "DuoLoRA"
@@ -140,6 +139,4 @@ def ordinary_lora(merged: MergedLora, content_strength: float, style_strength: f
         LoraFileError: a value is too large for fp16.
     """
     with torch.inference_mode(False):
-        state = kohya_state_dict(merged.fold(content_strength, style_strength))
-    give_back_freed()  # the fold in float32, twice as large as what came of it
-    return state
+        return kohya_state_dict(merged.fold(content_strength, style_strength))

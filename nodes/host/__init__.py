@@ -4,7 +4,6 @@
 - `casts`: weights stored in another dtype, converted for each use and held for none
 - `checkpointing`: gradient checkpointing of the UNet's blocks
 - `memory`: what is free on the device, and loading a model there whole
-- `heap`: freed main memory, given back to the system
 - `precision`: the arithmetic of a training
 - `denoiser`: a loaded model as the engine's `Denoiser`
 - `prompts`: prompts encoded with a LoRA's own text encoder part

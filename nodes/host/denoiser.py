@@ -122,7 +122,6 @@ def training_denoiser(
         plans = Plans([plan for plan, _ in steps], out_of_memory=is_out_of_memory, adopt=adopt)
         plans.notes.append(note)
         yield HostDenoiser(model, patcher.model_options.get("transformer_options", {}), device), plans
-    release()
 
 
 def require_sdxl(patcher: Any) -> None:

@@ -17,7 +17,6 @@ from ...duolora_core.errors import OutOfMemoryError
 from ...duolora_core.memory import out_of_memory
 from ...duolora_core.memory.attention import Scores
 from ...duolora_core.memory.needs import SLACK, WORKSPACES, Estimate, Plan, Storage, fits
-from .heap import give_back_freed
 
 GB = 2**30  # as the host, drivers and task managers count
 
@@ -111,10 +110,9 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def release() -> None:
-    """Gives back what is not used any more, to the device and to the system."""
+    """Gives back what a failed attempt held."""
     gc.collect()
     management.soft_empty_cache()
-    give_back_freed()
 
 
 def plan_note(plan: Plan, needs: Estimate, free: int) -> str:

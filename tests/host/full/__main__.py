@@ -59,10 +59,10 @@ def main() -> int:
     host = max(hosts, key=lambda each: [int(part) for part in each.version.split(".")])
     try:
         files = sdxl_files(host, wanted.model)
-    except OSError as error:
-        print(f"test-full: {error}", file=sys.stderr)  # noqa: T201
+        found, faults = measured(host, files, LAYERS[wanted.model])
+    except (OSError, MemoryError) as error:
+        print(f"test-full could not be carried through: {error}", file=sys.stderr)  # noqa: T201
         return 2
-    found, faults = measured(host, files, LAYERS[wanted.model])
     for fault in faults:
         print(f"FAILED: {fault}", flush=True)  # noqa: T201
     print(json.dumps({**found, "failed": len(faults)}))  # noqa: T201
