@@ -7,13 +7,15 @@ m of the open columns are trained, and what both LoRAs scale is penalised ("Colu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ..layer_priors import Role
 from .lora_in_training import LoraInTraining, Side
+
+_ROLES: tuple[Side, Side] = ("content", "style")
 
 ROWS = 256
 """So many rows of a layer's ΔW are looked at together: scoring needs them for a moment, and never a whole one."""
@@ -45,6 +47,32 @@ def column_scores(lora: LoraInTraining, name: str, step_size: float) -> Tensor:
         answer = gradients @ down + rows @ down_gradient  # (rows, inputs)
         scores.append(((rows @ down - step_size * answer) * answer).abs().mean(dim=1))
     return torch.cat(scores)
+
+
+def grow_all(
+    content: LoraInTraining, style: LoraInTraining, scores: Mapping[Side, Mapping[str, Tensor]], share: float
+) -> None:
+    """`grow` for every layer that both LoRAs separate.
+
+    Choosing looks at the numbers. They are brought to the CPU and the masks back from there in one copy each, so that
+    a graphics card is waited for a few times and not several times a layer.
+    """
+    names, device = list(content.masks), next(iter(content.masks.values())).device
+    masks = [_split(_flat(lora.masks, names).cpu(), lora.masks, names) for lora in (content, style)]
+    found = [_split(_flat(scores[role], names).cpu(), content.masks, names) for role in _ROLES]
+    for name in names:
+        masks[0][name], masks[1][name] = grow(masks[0][name], masks[1][name], found[0][name], found[1][name], share)
+    for lora, grown in zip((content, style), masks, strict=True):
+        lora.masks.update(_split(_flat(grown, names).to(device), lora.masks, names))
+
+
+def _flat(layers: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    return torch.cat([layers[name] for name in names])
+
+
+def _split(flat: Tensor, like: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    parts = flat.split([len(like[name]) for name in names])
+    return {name: part.clone() for name, part in zip(names, parts, strict=True)}
 
 
 def grow(

@@ -30,7 +30,7 @@ from ..loss_scale import LossScale, gradient_norm
 from ..memory.needs import Plan
 from ..memory.plans import Plans
 from ..unet_layout import UNetLayout
-from .columns import clamp_columns, column_scores, grow, overlap, separate_columns
+from .columns import clamp_columns, column_scores, grow_all, overlap, separate_columns
 from .config import LearnConfig
 from .coverage import LoraForm, covered
 from .examples import Example, draws
@@ -192,11 +192,4 @@ def _open_columns(
         for role, lora in live.loras.items():
             lora.masks.update(kept[role])
     with torch.no_grad():
-        for name in content.masks:
-            content.masks[name], style.masks[name] = grow(
-                content.masks[name],
-                style.masks[name],
-                scores["content"][name],
-                scores["style"][name],
-                config.column_share,
-            )
+        grow_all(content, style, scores, config.column_share)
