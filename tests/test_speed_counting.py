@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.gpu import matmul_flops_per_second, measured, summary
+from benchmarks.gpu import ENTRIES, matmul_flops_per_second, measured, summary
 from benchmarks.ldm_unet import UNetConfig
 from benchmarks.random_sdxl import UNetDenoiser, random_pair, random_unet
 from benchmarks.speed.contestants import CONTESTANTS, EVERY_LOSS, Task
@@ -121,7 +121,8 @@ def test_checkpointing_computes_a_student_at_most_once_more(micro: Task) -> None
     touched, layers = Touched(micro), micro.denoiser.layout.layers
     thin = sum(2 * tokens * 2 * RANK * sum(layers[name].shape) for name, tokens in touched.tokens.items())
     assert saving.teacher == plain.teacher
-    assert plain.student < part.student < saving.student <= plain.student + touched.forward + thin
+    # this UNet has no level below half resolution, so part of the blocks are all of them
+    assert plain.student < part.student == saving.student <= plain.student + touched.forward + thin
 
 
 @pytest.mark.slow
@@ -231,4 +232,4 @@ def test_the_gpu_benchmark_adds_up_on_a_cpu() -> None:
     assert exact.utilisation == pytest.approx(exact.tflop * 1e12 / exact.seconds / ceiling)
     assert saving.peak_gb < exact.peak_gb and saving.tflop > exact.tflop
     assert result["wall_authors_over_exact"] == {"64": round(authors.seconds / exact.seconds, 3)}
-    assert [row["entry"] for row in result["rows"]] == ["exact", "exact checkpointed", "authors", "ziplora"]
+    assert [row["entry"] for row in result["rows"]] == list(ENTRIES)
