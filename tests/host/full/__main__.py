@@ -31,7 +31,7 @@ from host.merge_graphs import with_defaults
 
 ROOT = Path(__file__).resolve().parents[3]
 FLAGS = ("--fp16-unet",)
-NEEDED = {"SDXL": 17.0, "SEGMIND_VEGA": 9.0}
+NEEDED = {"SDXL": 19.0, "SEGMIND_VEGA": 11.0}
 """GB of memory that must be available, by model."""
 MOST_OF_OURS = 4.0
 """GB that the pack may need beside what core needs for the same picture."""
