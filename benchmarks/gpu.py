@@ -25,7 +25,7 @@ from benchmarks.speed.contestants import CONTESTANTS, Task
 from benchmarks.speed.flops import meta_task, step_flops
 from benchmarks.speed.memory import peak_bytes
 from benchmarks.speed.wall import finish, step_seconds
-from duolora_core.memory.needs import Checkpointing
+from duolora_core.model.memory.estimate import Checkpointing
 
 
 @dataclass(frozen=True)

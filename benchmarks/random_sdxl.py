@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.ldm_unet import UNet, UNetConfig, layer_shapes
-from duolora_core import LoraPair, Picture, UNetLayout, layout_from_shapes, lora_from_tensors, make_pair, place
-from duolora_core.denoiser import Prediction
-from duolora_core.lora_file import LoraFile
-from duolora_core.memory.activations import block_levels
-from duolora_core.memory.needs import Checkpointing, Plan
-from duolora_core.pair import Basis
+from duolora_core import LoraPair, Picture, UNetLayout, layout_from_shapes, lora_from_tensors, make_pair, match_to_model
+from duolora_core.lora.read import LoraFile
+from duolora_core.merge.stack import Basis
+from duolora_core.model.denoiser import Prediction
+from duolora_core.model.memory.activations import block_levels
+from duolora_core.model.memory.estimate import Checkpointing, MemoryPlan
 
 TOKENS = 77
 
@@ -95,7 +95,7 @@ def random_lora(layout: UNetLayout, rank: int, seed: int) -> LoraFile:
 
 def random_pair(layout: UNetLayout, rank: int, basis: Basis = "svd") -> LoraPair:
     """Two of them, stacked."""
-    content, style = (place(random_lora(layout, rank, seed), layout) for seed in (1, 2))
+    content, style = (match_to_model(random_lora(layout, rank, seed), layout) for seed in (1, 2))
     return make_pair(content, style, layout, basis)
 
 
@@ -109,7 +109,7 @@ def random_pictures(pixels: int) -> tuple[list[Picture], list[Picture]]:
 @contextmanager
 def checkpointed(unet: UNet, mode: Checkpointing = "all") -> Generator[None, None, None]:
     """Inside, blocks of this mode keep only their inputs and run again in the backward pass."""
-    modules, plan = dict(unet.named_modules()), Plan(1, mode)
+    modules, plan = dict(unet.named_modules()), MemoryPlan(1, mode)
     levels = block_levels(layout_from_shapes(layer_shapes(unet)))
     blocks = [modules[name] for name, level in levels.items() if plan.recomputes(level)]
     try:

@@ -2,7 +2,7 @@
 
 The story, in the order of the calls:
 
-    content = place(read_lora(path), layout)            # any format in, LowRank layers out
+    content = match_to_model(read_lora(path), layout)   # any format in, LowRank layers out
     pair = make_pair(content, style, layout)            # stacked, each in its SVD basis
     roles = layer_roles(layout, "resolution")           # which blocks carry content, which style
     gates = starting_gates(pair, roles, config)         # the masks, one number per rank component
@@ -14,45 +14,37 @@ The story, in the order of the calls:
 
 Pure PyTorch: it knows no host. What it needs of a diffusion model is the `Denoiser` protocol.
 
-The files in reading order:
+The rooms; each imports only from those above it, and says in its `__init__` in which order its files are read:
 
-- what a LoRA is: `low_rank`, `unet_layout`, `lora_keys`, `architecture`, `each_layer`, `lora_file`, `concept`, `pair`
-- what it learns from: `picture_batch`
-- what trains: `layer_priors`, `gates`, `layer_hooks`, `frozen_layer`, `stacked`, `gated_lora`, `denoiser`, `losses`,
-  `config`, `evaluation`, `loss_scale`, `lessons`, `training_state`, `trainer`
-- what is seen meanwhile: `sampling`
-- what comes out: `merged`, `dials`, `lora_save`, `masks_file`
-- how it goes on after a stop: `kept_training`, `unfinished`
-- what it says: `layer_kinds`, `overlap`, `scores`
-
-and, each a folder with a reading order of its own:
-
-- `files`: what a stranger's file is believed to say, and files that are there whole or not at all
-- `memory`: what a training needs, and how it is made to need less
-- `baselines`: what others do with the same pair
-- `report`: words and pictures; not imported here
-- `from_pictures`: where LoRAs come from
+- `errors`: one exception family
+- `files`: strangers' files in, whole files out
+- `checkpoint`: a training that can be resumed, in a file
+- `model`: what a diffusion model is to the engine
+- `lora`: what a LoRA is
+- `merge`: the method
+- `train_lora`: where LoRAs come from
+- `baselines`: what others do with the same two LoRAs
+- `report`: words and pictures; not imported here, because it needs Pillow
 """
 
-from .concept import Concept, place
-from .config import PRESETS, MergeConfig
-from .denoiser import Denoiser
 from .errors import DuoLoraError
-from .gated_lora import attach
-from .gates import Gates, initial_gates, open_gates
-from .layer_priors import layer_roles
-from .lessons import Picture
-from .lora_file import LoraFile, lora_from_tensors, read_lora
-from .lora_save import kohya_state_dict
-from .low_rank import LowRank
-from .merged import MergedLora, combine, make_merged
-from .pair import LoraPair, make_pair
-from .trainer import StepReport, starting_gates, train
-from .unet_layout import UNetLayout, layout_from_shapes
+from .lora.low_rank import LowRank
+from .lora.match import PlacedLora, match_to_model
+from .lora.read import LoraFile, lora_from_tensors, read_lora
+from .lora.save import kohya_state_dict
+from .merge.config import PRESETS, MergeConfig
+from .merge.gated import attach
+from .merge.gates import Gates, initial_gates, open_gates
+from .merge.merged import MergedLora, combine, make_merged
+from .merge.roles import layer_roles
+from .merge.stack import LoraPair, make_pair
+from .merge.teachers import Picture
+from .merge.trainer import StepReport, starting_gates, train
+from .model.denoiser import Denoiser
+from .model.layout import UNetLayout, layout_from_shapes
 
 __all__ = [
     "PRESETS",
-    "Concept",
     "Denoiser",
     "DuoLoraError",
     "Gates",
@@ -62,6 +54,7 @@ __all__ = [
     "MergeConfig",
     "MergedLora",
     "Picture",
+    "PlacedLora",
     "StepReport",
     "UNetLayout",
     "attach",
@@ -73,8 +66,8 @@ __all__ = [
     "lora_from_tensors",
     "make_merged",
     "make_pair",
+    "match_to_model",
     "open_gates",
-    "place",
     "read_lora",
     "starting_gates",
     "train",

@@ -1,4 +1,4 @@
-"""The one exception family. Messages are written for an artist: what is wrong, where, and what mends it."""
+"""The one exception family. Messages are written for an artist: what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .adjust import BlockProbe, ContentStyleSlider
 from .apply import ApplyMergedLora, MultiConceptCombine
 from .baseline import BaselineMerge
 from .compare import CompareGrid
-from .dials import BlockProbe, ContentStyleSlider
 from .loaders import LoadContentLora, LoadStyleLora
 from .masks import LoadMasks
 from .merge import ZipRankMerge

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..duolora_core.merged import MergedLora, combine
+from ..duolora_core.merge.merged import combine
 from .host.models import apply_lora
-from .schema import schema
-from .sockets import CATEGORY, MergedSocket, MergeResult, ordinary_lora
-from .widgets import strength_input, strength_inputs
+from .run.apply import patched
+from .run.merge_result import MergeResult
+from .ui.schema import schema
+from .ui.sockets import CATEGORY, MergedSocket
+from .ui.widgets import strength_input, strength_inputs
 
 MOST_CONCEPTS = 4
 
@@ -52,13 +54,6 @@ class ApplyMergedLora(io.ComfyNode):
         if content_strength == style_strength == 1.0:
             return io.NodeOutput(*apply_lora(model, clip, merged.lora))
         return io.NodeOutput(*patched(model, clip, merged.merged, content_strength, style_strength))
-
-
-def patched(
-    model: Any, clip: Any | None, merged: MergedLora, content_strength: float, style_strength: float
-) -> tuple[Any, Any | None]:
-    """MODEL and CLIP (None stays None) with a merge at these strengths; the inputs are not changed."""
-    return apply_lora(model, clip, ordinary_lora(merged, content_strength, style_strength))
 
 
 class MultiConceptCombine(io.ComfyNode):

@@ -9,15 +9,17 @@ from comfy_api.latest import io
 
 from ..duolora_core import LoraPair
 from ..duolora_core.baselines.zip_lora import ZipLoraConfig
-from ..duolora_core.lora_save import kohya_state_dict
+from ..duolora_core.lora.save import kohya_state_dict
 from .host.models import apply_lora
-from .methods import STACK, TRAINING_FREE, ZIP_LORA, Dials, run_zip_lora
-from .pairing import concept_note, coverage_notes, loaded_pair
-from .schema import schema
-from .sockets import CATEGORY, ConceptSocket, LoadedConcept, LoraModelSocket, LossMapSocket, MergeOptions, OptionsSocket
-from .studio import Studio
-from .training import History, loss_map
-from .widgets import resolution_input, seed_input, steps_input, strength_input
+from .run.baseline import STACK, TRAINING_FREE, ZIP_LORA, MethodSettings, run_zip_lora
+from .run.loaded_lora import LoadedLora
+from .run.merge_inputs import MergeInputs
+from .run.options import MergeOptions
+from .run.pair import coverage_notes, loaded_pair, lora_note
+from .run.progress import TrainingLog, loss_map
+from .ui.schema import schema
+from .ui.sockets import CATEGORY, ConceptSocket, LoraModelSocket, LossMapSocket, OptionsSocket
+from .ui.widgets import resolution_input, seed_input, steps_input, strength_input
 
 
 class BaselineMerge(io.ComfyNode):
@@ -103,8 +105,8 @@ class BaselineMerge(io.ComfyNode):
     def execute(
         cls,
         model: Any,
-        content: LoadedConcept,
-        style: LoadedConcept,
+        content: LoadedLora,
+        style: LoadedLora,
         method: str,
         content_strength: float,
         style_strength: float,
@@ -116,29 +118,27 @@ class BaselineMerge(io.ComfyNode):
         options: MergeOptions | None = None,
     ) -> io.NodeOutput:
         pair = loaded_pair(model, content, style)
-        history = None
+        log = None
         if method in ZIP_LORA:
-            studio = Studio(model, clip, vae, resolution, options or MergeOptions())
-            folded, history = run_zip_lora(studio, content, style, pair, ZIP_LORA[method], steps, seed)
+            inputs = MergeInputs(model, clip, vae, resolution, options or MergeOptions())
+            folded, log = run_zip_lora(inputs, content, style, pair, ZIP_LORA[method], steps, seed)
         else:
             with torch.inference_mode(False):
-                folded = TRAINING_FREE[method](pair, Dials(content_strength, style_strength, seed))
+                folded = TRAINING_FREE[method](pair, MethodSettings(content_strength, style_strength, seed))
         with torch.inference_mode(False):
             lora = kohya_state_dict(folded)
-        info = _notes(pair, method, history, text_left_out=bool(folded.text) and clip is None)
-        return io.NodeOutput(
-            *apply_lora(model, clip, lora), lora, loss_map(history.losses if history else {}), "\n".join(info)
-        )
+        info = _notes(pair, method, log, text_left_out=bool(folded.text) and clip is None)
+        return io.NodeOutput(*apply_lora(model, clip, lora), lora, loss_map(log.losses if log else {}), "\n".join(info))
 
 
 def _strength_tooltip(shown: str) -> str:
     return f"Only for {STACK}: how strongly the {shown} shows. All methods follow the strengths of the loaders."
 
 
-def _notes(pair: LoraPair, method: str, history: History | None, text_left_out: bool) -> list[str]:
-    how, *told = history.told if history else ["no training"]
-    lines = [f"{method}, {how}", *told]
-    lines += [concept_note("content", pair.content_concept), concept_note("style", pair.style_concept)]
+def _notes(pair: LoraPair, method: str, log: TrainingLog | None, text_left_out: bool) -> list[str]:
+    how, *more = log.log_lines if log else ["no training"]
+    lines = [f"{method}, {how}", *more]
+    lines += [lora_note("content", pair.content_lora), lora_note("style", pair.style_lora)]
     if text_left_out:
         lines.append(
             "The text encoder parts are in the lora output but not applied here, because clip is not connected."

@@ -6,12 +6,12 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..duolora_core.errors import SettingsError
-from ..duolora_core.picture_batch import check_pictures
+from ..duolora_core.files.picture_batch import check_pictures
 from ..duolora_core.report import picture_grid
-from .images import as_batch, as_pictures
-from .schema import schema
-from .sockets import CATEGORY
-from .widgets import text_input
+from .ui.images import as_batch, as_pictures
+from .ui.schema import schema
+from .ui.sockets import CATEGORY
+from .ui.widgets import text_input
 
 MOST_COLUMNS = 6
 
@@ -72,9 +72,9 @@ class CompareGrid(io.ComfyNode):
             check_pictures(batch, name)
         counts = {name: len(batch) for name, batch in columns.items()}
         if len(set(counts.values())) > 1:
-            told = ", ".join(f"{name} has {count}" for name, count in counts.items())
+            found = ", ".join(f"{name} has {count}" for name, count in counts.items())
             raise SettingsError(
-                f"Each column needs as many pictures as the others, but {told}. Use the same batch size everywhere."
+                f"Each column needs as many pictures as the others, but {found}. Use the same batch size everywhere."
             )
         names = _names(labels, len(columns), "labels", "columns") or [f"column {i + 1}" for i in range(len(columns))]
         rows = list(zip(*(as_pictures(batch) for batch in columns.values()), strict=True))

@@ -9,14 +9,16 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..duolora_core.errors import SettingsError
-from ..duolora_core.files.content_hash import content_hash
-from ..duolora_core.files.texts import listed
-from ..duolora_core.lora_file import LoraFile, lora_from_tensors, read_lora, trigger_words
-from ..duolora_core.picture_batch import check_pictures
+from ..duolora_core.files.file_hash import file_hash
+from ..duolora_core.files.picture_batch import check_pictures
+from ..duolora_core.files.sanitize import listed
+from ..duolora_core.lora.metadata import trigger_words
+from ..duolora_core.lora.read import LoraFile, lora_from_tensors, read_lora
 from .host import files
-from .schema import schema
-from .sockets import CATEGORY, ConceptSocket, LoadedConcept, LoraModelSocket
-from .widgets import strength_input, text_input
+from .run.loaded_lora import LoadedLora
+from .ui.schema import schema
+from .ui.sockets import CATEGORY, ConceptSocket, LoraModelSocket
+from .ui.widgets import strength_input, text_input
 
 FROM_SOCKET = "(connected LORA_MODEL)"
 
@@ -92,7 +94,7 @@ class _LoadConcept(io.ComfyNode):
         if not written:
             info += f"\nThe prompt is these words alone. A whole one, such as {cls.example!r}, can merge much better."
         batches = None if pictures is None else [pictures]
-        return io.NodeOutput(LoadedConcept(cls.role, file, prompt, strength, batches), info)
+        return io.NodeOutput(LoadedLora(cls.role, file, prompt, strength, batches), info)
 
     @classmethod
     def fingerprint_inputs(cls, lora_name: str | None = None, **_: Any) -> str:
@@ -100,7 +102,7 @@ class _LoadConcept(io.ComfyNode):
 
         The host leaves out a name that comes through a link.
         """
-        return "" if lora_name in (None, FROM_SOCKET) else content_hash(files.lora_path(lora_name))
+        return "" if lora_name in (None, FROM_SOCKET) else file_hash(files.lora_path(lora_name))
 
     @classmethod
     def validate_inputs(cls, lora_name: str | None = None) -> bool | str:

@@ -9,14 +9,16 @@ from comfy_api.latest import io
 
 from ..duolora_core import make_merged
 from ..duolora_core.errors import SettingsError
-from ..duolora_core.files.content_hash import content_hash
-from ..duolora_core.gates import block_statistics
-from ..duolora_core.masks_file import gates_of, read_masks, roles_of
+from ..duolora_core.files.file_hash import file_hash
+from ..duolora_core.merge.masks_file import gates_of, read_masks, roles_of
+from ..duolora_core.merge.statistics import block_statistics
 from .host import files
 from .host.denoiser import prediction_of
-from .pairing import loaded_pair
-from .schema import schema
-from .sockets import CATEGORY, ConceptSocket, LoadedConcept, MergedSocket, MergeResult
+from .run.loaded_lora import LoadedLora
+from .run.merge_result import MergeResult
+from .run.pair import loaded_pair
+from .ui.schema import schema
+from .ui.sockets import CATEGORY, ConceptSocket, MergedSocket
 
 NONE_SAVED = "(no masks saved yet)"
 
@@ -47,7 +49,7 @@ class LoadMasks(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, content: LoadedConcept, style: LoadedConcept, masks: str) -> io.NodeOutput:
+    def execute(cls, model: Any, content: LoadedLora, style: LoadedLora, masks: str) -> io.NodeOutput:
         if masks == NONE_SAVED:
             raise SettingsError("No masks are saved yet. Save some with Save Merged LoRA, 'masks only'.")
         held = read_masks(files.lora_path(masks))
@@ -71,7 +73,7 @@ class LoadMasks(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, masks: str | None = None, **_: Any) -> str:
         """The file's content."""
-        return "" if masks in (None, NONE_SAVED) else content_hash(files.lora_path(masks))
+        return "" if masks in (None, NONE_SAVED) else file_hash(files.lora_path(masks))
 
     @classmethod
     def validate_inputs(cls, masks: str | None = None) -> bool | str:

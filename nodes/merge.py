@@ -7,24 +7,17 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
-from ..duolora_core.config import FAST, MergeConfig
-from ..duolora_core.layer_priors import PriorPreset
-from .merging import run_merge
-from .report import figures
-from .schema import schema
-from .sockets import (
-    CATEGORY,
-    ConceptSocket,
-    LoadedConcept,
-    LoraModelSocket,
-    LossMapSocket,
-    MergedSocket,
-    MergeOptions,
-    OptionsSocket,
-)
-from .studio import Studio
-from .training import loss_map
-from .widgets import dial_input, resolution_input, seed_input, steps_input, text_input
+from ..duolora_core.merge.config import FAST, MergeConfig
+from ..duolora_core.merge.roles import PriorPreset
+from .run.loaded_lora import LoadedLora
+from .run.merge import run_merge
+from .run.merge_inputs import MergeInputs
+from .run.options import MergeOptions
+from .run.progress import loss_map
+from .run.report import figures
+from .ui.schema import schema
+from .ui.sockets import CATEGORY, ConceptSocket, LoraModelSocket, LossMapSocket, MergedSocket, OptionsSocket
+from .ui.widgets import dial_input, resolution_input, seed_input, steps_input, text_input
 
 _DEFAULT = MergeConfig()
 
@@ -103,8 +96,8 @@ class ZipRankMerge(io.ComfyNode):
         cls,
         model: Any,
         clip: Any,
-        content: LoadedConcept,
-        style: LoadedConcept,
+        content: LoadedLora,
+        style: LoadedLora,
         combined_prompt: str,
         steps: int,
         seed: int,
@@ -123,7 +116,7 @@ class ZipRankMerge(io.ComfyNode):
                 config, layer_prior=prior, layer_prior_weight=layer_prior_weight, cycle_weight=cycle_weight
             )
         combined = combined_prompt.strip() or f"{content.prompt}, {style.prompt}"
-        studio = Studio(model, clip, vae, resolution, options)
-        result = run_merge(studio, content, style, combined, config)
+        inputs = MergeInputs(model, clip, vae, resolution, options)
+        result = run_merge(inputs, content, style, combined, config)
         info = [*result.notes, *(finding.text for finding in figures(result).findings)]
         return io.NodeOutput(result, result.lora, loss_map(result.losses), "\n".join(info))

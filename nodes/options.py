@@ -7,13 +7,14 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
-from ..duolora_core.config import FAST, PRESETS, CycleRoute, MergeConfig, Timesteps
-from ..duolora_core.gates import Initialisation
-from ..duolora_core.losses import PriorForm
-from ..duolora_core.pair import Basis
-from .schema import schema
-from .sockets import CATEGORY, MergeOptions, OptionsSocket
-from .widgets import (
+from ..duolora_core.merge.config import FAST, PRESETS, CycleRoute, MergeConfig, Timesteps
+from ..duolora_core.merge.gates import Initialisation
+from ..duolora_core.merge.losses import PriorForm
+from ..duolora_core.merge.stack import Basis
+from .run.options import MergeOptions
+from .ui.schema import schema
+from .ui.sockets import CATEGORY, OptionsSocket
+from .ui.widgets import (
     CUSTOM,
     PLANNED,
     compute_input,
@@ -213,9 +214,9 @@ class MergeOptionsNode(io.ComfyNode):
                 custom_prior=custom_prior,
                 compute=compute_dtype,
                 checkpointing=None if memory_plan == PLANNED else gradient_checkpointing,
-                self_made_count=own_pictures,
-                self_made_steps=own_pictures_steps,
-                self_made_cfg=own_pictures_cfg,
+                sampled_images_count=own_pictures,
+                sampled_images_steps=own_pictures_steps,
+                sampled_images_cfg=own_pictures_cfg,
                 negative_prompt=negative_prompt,
                 sample_every=sample_every,
                 resume=resume,

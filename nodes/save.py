@@ -6,12 +6,14 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..duolora_core.errors import SettingsError
-from ..duolora_core.lora_save import FileInfo, kohya_state_dict, metadata, write_safetensors
-from ..duolora_core.masks_file import save_masks
+from ..duolora_core.lora.metadata import FileInfo, metadata
+from ..duolora_core.lora.save import kohya_state_dict, write_safetensors
+from ..duolora_core.merge.masks_file import save_masks
 from .host.files import MASKS_SUFFIX, save_numbered
-from .schema import schema
-from .sockets import CATEGORY, MergedSocket, MergeResult
-from .widgets import strength_inputs
+from .run.merge_result import MergeResult
+from .ui.schema import schema
+from .ui.sockets import CATEGORY, MergedSocket
+from .ui.widgets import strength_inputs
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 LORA, MASKS = "LoRA", "masks only"

@@ -9,12 +9,12 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..duolora_core.errors import SettingsError
-from ..duolora_core.picture_batch import check_pictures
-from ..duolora_core.scores import self_similarity, similarity
-from .host.outputs import withheld
+from ..duolora_core.files.picture_batch import check_pictures
+from ..duolora_core.report.scores import self_similarity, similarity
+from .host.outputs import blocked_output
 from .host.vision import picture_embeddings, text_embedding, vision_kind
-from .schema import schema
-from .sockets import CATEGORY
+from .ui.schema import schema
+from .ui.sockets import CATEGORY
 
 _CSD = (
     "CSD-s, the paper's measure of style, is left out: it needs a checkpoint of its own that ComfyUI's CLIP vision "
@@ -100,8 +100,8 @@ class ScoreMerge(io.ComfyNode):
         rows: list[_Row] = []
         notes: list[str] = []
         for vision in (clip_vision, *([clip_vision_2] if clip_vision_2 is not None else [])):
-            row, told = _scored(vision, images, content_images, style_images)
-            rows += [row, *told]
+            row, reference_rows = _scored(vision, images, content_images, style_images)
+            rows += [row, *reference_rows]
             if wants_text:
                 text = text_embedding(clip, prompt.strip(), vision)
                 if isinstance(text, str):
@@ -111,7 +111,7 @@ class ScoreMerge(io.ComfyNode):
         table = "\n".join([_table(rows), "", f"Means over {len(images)} pictures.", *notes, _CSD])
         first = next((row.text for row in rows if row.text is not None), None)
         scores = (rows[0].content, rows[0].style, first)
-        numbers = [withheld() if score is None else score for score in scores]
+        numbers = [blocked_output() if score is None else score for score in scores]
         return io.NodeOutput(table, *numbers, ui=ui.PreviewText(table))
 
 
@@ -122,8 +122,8 @@ def _scored(vision: Any, images: Tensor, content: Tensor | None, style: Tensor |
     references = [None if pictures is None else picture_embeddings(vision, pictures) for pictures in (content, style)]
     scores = [None if each is None else similarity(found, each) for each in references]
     among = [None if each is None else self_similarity(each) for each in references]
-    told = [_Row(f"{name} of the references among themselves", *among)] if among != [None, None] else []
-    return _Row(name, *scores), told
+    reference_rows = [_Row(f"{name} of the references among themselves", *among)] if among != [None, None] else []
+    return _Row(name, *scores), reference_rows
 
 
 def _table(rows: list[_Row]) -> str:

@@ -8,12 +8,21 @@ from typing import Any, get_args
 from comfy_api.latest import io
 from torch import Tensor
 
-from .classroom import Classroom
-from .learned import handed_out, learned_outputs
-from .learning import ConceptTask, Trained, train_concept
-from .schema import schema
-from .sockets import CATEGORY, TrainOptions, TrainOptionsSocket
-from .widgets import dial_input, learning_rate_input, rank_input, resolution_input, seed_input, steps_input, text_input
+from .run.options import TrainOptions
+from .run.train_lora import ConceptTask, Trained, train_concept
+from .run.training_inputs import TrainingInputs
+from .ui.schema import schema
+from .ui.sockets import CATEGORY, TrainOptionsSocket
+from .ui.trained_outputs import node_output, trained_outputs
+from .ui.widgets import (
+    dial_input,
+    learning_rate_input,
+    rank_input,
+    resolution_input,
+    seed_input,
+    steps_input,
+    text_input,
+)
 
 _DEFAULT = TrainOptions()
 MORE_PICTURES = tuple(f"pictures_{i}" for i in range(2, 5))
@@ -96,7 +105,7 @@ class TrainConceptLora(io.ComfyNode):
                 ),
                 TrainOptionsSocket.Input("options", optional=True, tooltip="From Train Options; defaults without it."),
             ],
-            outputs=learned_outputs(),
+            outputs=trained_outputs(),
         )
 
     @classmethod
@@ -139,5 +148,5 @@ class TrainConceptLora(io.ComfyNode):
             prior_weight=prior_weight,
         )
         task = ConceptTask(role, pictures, prompt.strip(), class_pictures, class_prompt.strip())
-        room = Classroom(model, clip, vae, resolution, options)
-        return handed_out(train_concept(room, task, replace(options.form, rank=rank), config))
+        inputs = TrainingInputs(model, clip, vae, resolution, options)
+        return node_output(train_concept(inputs, task, replace(options.form, rank=rank), config))

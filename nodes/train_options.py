@@ -6,15 +6,16 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
-from ..duolora_core.from_pictures import Coverage, LearnConfig, LoraForm, Rates, UnzipConfig
-from ..duolora_core.from_pictures.config import Schedule
-from .host.pictures import SelfMade
-from .schema import schema
-from .sockets import CATEGORY, TrainOptions, TrainOptionsSocket
-from .widgets import PLANNED, compute_input, dial_input, memory_plan_input, resume_input, switch_input, text_input
+from ..duolora_core.train_lora import LoraConfig, Rates, TargetModules, TrainConfig, UnzipConfig
+from ..duolora_core.train_lora.config import Schedule
+from .host.pictures import SampledImages
+from .run.options import TrainOptions
+from .ui.schema import schema
+from .ui.sockets import CATEGORY, TrainOptionsSocket
+from .ui.widgets import PLANNED, compute_input, dial_input, memory_plan_input, resume_input, switch_input, text_input
 
 _DEFAULT = TrainOptions()
-_LEARNING, _UNZIP, _MADE = _DEFAULT.learning, _DEFAULT.unzip, _DEFAULT.self_made
+_LEARNING, _UNZIP, _MADE = _DEFAULT.learning, _DEFAULT.unzip, _DEFAULT.sampled_images
 
 
 def _rate(name: str, of: str) -> io.Input:
@@ -36,7 +37,7 @@ class TrainOptionsNode(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "coverage",
-                    options=list(get_args(Coverage)),
+                    options=list(get_args(TargetModules)),
                     default=_DEFAULT.form.coverage,
                     tooltip="Which layers are trained. attention: as in the papers. with feed-forward: more detail, a "
                     "file about twice as large. transformers: kohya's default. all: the convolutions too.",
@@ -172,7 +173,7 @@ class TrainOptionsNode(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        coverage: Coverage,
+        coverage: TargetModules,
         lora_alpha: float,
         weight_decay: float,
         max_grad_norm: float,
@@ -206,7 +207,7 @@ class TrainOptionsNode(io.ComfyNode):
             content_blocks=content_blocks_rate,
             style_blocks=style_blocks_rate,
         )
-        learning = LearnConfig(
+        learning = TrainConfig(
             steps=max(1, warmup_steps),  # until the trainer says how many
             weight_decay=weight_decay,
             clip=max_grad_norm,
@@ -219,12 +220,12 @@ class TrainOptionsNode(io.ComfyNode):
         )
         return io.NodeOutput(
             TrainOptions(
-                form=LoraForm(alpha=lora_alpha or None, coverage=coverage),
+                form=LoraConfig(alpha=lora_alpha or None, coverage=coverage),
                 learning=learning,
                 unzip=UnzipConfig(**unzip),
                 compute=compute_dtype,
                 checkpointing=None if memory_plan == PLANNED else gradient_checkpointing,
-                self_made=SelfMade(own_pictures, own_pictures_steps, own_pictures_cfg, negative_prompt),
+                sampled_images=SampledImages(own_pictures, own_pictures_steps, own_pictures_cfg, negative_prompt),
                 sample_every=sample_every,
                 sample_prompt=sample_prompt.strip(),
                 resume=resume,

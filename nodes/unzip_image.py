@@ -8,13 +8,14 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..duolora_core.from_pictures import UnzipConfig
-from .classroom import Classroom
-from .learned import handed_out, learned_outputs
-from .learning import UnzipTask, unzip_picture
-from .schema import schema
-from .sockets import CATEGORY, TrainOptions, TrainOptionsSocket
-from .widgets import learning_rate_input, rank_input, resolution_input, seed_input, steps_input, text_input
+from ..duolora_core.train_lora import UnzipConfig
+from .run.options import TrainOptions
+from .run.train_lora import UnzipTask, unzip_picture
+from .run.training_inputs import TrainingInputs
+from .ui.schema import schema
+from .ui.sockets import CATEGORY, TrainOptionsSocket
+from .ui.trained_outputs import node_output, trained_outputs
+from .ui.widgets import learning_rate_input, rank_input, resolution_input, seed_input, steps_input, text_input
 
 _DEFAULT = UnzipConfig()
 
@@ -65,7 +66,7 @@ class UnzipImage(io.ComfyNode):
                 ),
                 TrainOptionsSocket.Input("options", optional=True, tooltip="From Train Options; defaults without it."),
             ],
-            outputs=learned_outputs(),
+            outputs=trained_outputs(),
         )
 
     @classmethod
@@ -89,5 +90,5 @@ class UnzipImage(io.ComfyNode):
         learning = replace(options.learning, steps=steps, learning_rate=learning_rate, seed=seed)
         config = replace(options.unzip, learning=learning)
         task = UnzipTask(picture, prompt.strip(), content_prompt.strip(), style_prompt.strip())
-        room = Classroom(model, clip, vae, resolution, options)
-        return handed_out(unzip_picture(room, task, replace(options.form, rank=rank), config))
+        inputs = TrainingInputs(model, clip, vae, resolution, options)
+        return node_output(unzip_picture(inputs, task, replace(options.form, rank=rank), config))

@@ -10,11 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from benchmarks.ldm_unet import UNet
-from duolora_core import (
-    Gates,
-    MergeConfig,
-    Picture,
-)
+from duolora_core import Gates, MergeConfig, Picture
 from tiny import TinyDenoiser, layout, run
 from training import ROLES
 from worlds import World

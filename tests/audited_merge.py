@@ -20,17 +20,17 @@ from duolora_core import (
     layer_roles,
     make_merged,
     make_pair,
-    place,
+    match_to_model,
     read_lora,
     starting_gates,
     train,
 )
 from duolora_core.baselines.core_space import ties
-from duolora_core.files.save_name import save_place
-from duolora_core.gates import block_statistics
-from duolora_core.lora_file import trigger_words
-from duolora_core.lora_save import FileInfo, metadata, write_safetensors
-from duolora_core.masks_file import gates_of, read_masks, save_masks
+from duolora_core.files.safe_path import safe_path
+from duolora_core.lora.metadata import FileInfo, metadata, trigger_words
+from duolora_core.lora.save import write_safetensors
+from duolora_core.merge.masks_file import gates_of, read_masks, save_masks
+from duolora_core.merge.statistics import block_statistics
 from duolora_core.report import MergeFigures, findings, merge_report
 from factors import random_factors, shapes_of
 from spellings import spell
@@ -65,7 +65,7 @@ def merge(sources: list[Path], denoiser: TinyDenoiser, loras: Path) -> None:
     """All that the nodes do with the engine."""
     config = MergeConfig(steps=2, layer_prior_weight=1.0, cycle_weight=0.01)
     files = [read_lora(path) for path in sources]
-    content, style = (place(file, layout()) for file in files)
+    content, style = (match_to_model(file, layout()) for file in files)
     pair = make_pair(content, style, layout(), config.basis)
     roles = layer_roles(layout(), config.layer_prior)
     gates = starting_gates(pair, roles, config)
@@ -75,12 +75,12 @@ def merge(sources: list[Path], denoiser: TinyDenoiser, loras: Path) -> None:
             losses.append(report.losses["total"])
     recipe = {"prompt": trigger_words(files[0].metadata), "steps": config.steps}
     folded = make_merged(pair, gates, recipe).fold()
-    folder, stem = save_place(loras, "duolora/merged")
+    folder, stem = safe_path(loras, "duolora/merged")
     values = metadata(folded, FileInfo(stem), recipe)
     write_safetensors(folder / f"{stem}_00001.safetensors", kohya_state_dict(folded), values)
     masks = save_masks(folder / f"{stem}_00001.masks.safetensors", gates, pair, recipe)
     assert torch.equal(gates_of(read_masks(masks), pair).values, gates.values)
-    place(read_lora(folder / f"{stem}_00001.safetensors"), layout())
+    match_to_model(read_lora(folder / f"{stem}_00001.safetensors"), layout())
     blocks = block_statistics(gates, pair, roles)
     told = findings({"total": losses}, blocks, ())
     merge_report(MergeFigures("merge", losses={"total": losses}, blocks=blocks, findings=told))

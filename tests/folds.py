@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from duolora_core import Concept, Gates, MergedLora, make_merged, make_pair
-from duolora_core.merged import FoldedLora
+from duolora_core import Gates, MergedLora, PlacedLora, make_merged, make_pair
+from duolora_core.lora.folded import FoldedLora
 from factors import add, dense, random_factors, shapes_of
 from tiny import TEXT_SHAPES, layout, pick
-from worlds import World, concept, dense_low_rank, random_gates, relative
+from worlds import World, dense_low_rank, placed_lora, random_gates, relative
 
 LAYERS = pick(r"^(time_embed\.0|input_blocks\.3\.0\.op|middle_block\.0\.|middle_block\.1\..*attn2|out\.2)")
 
@@ -37,13 +37,13 @@ def check(folded: FoldedLora, expected: Mapping[str, Tensor], tolerance: float =
 def text_world(seed: int) -> tuple[MergedLora, dict[str, Tensor], dict[str, Tensor]]:
     """A merge with text-encoder parts and offsets on both sides, and its dense text parts (content, style)."""
     names = list(TEXT_SHAPES)
-    concepts: list[Concept] = []
+    concepts: list[PlacedLora] = []
     deltas: list[dict[str, Tensor]] = []
     for i, text in enumerate((names[:3], names[1:])):
         factors = random_factors(shapes_of(LAYERS[:2]) | {name: TEXT_SHAPES[name] for name in text}, 2, seed + i)
         channels = layout().layers[LAYERS[i]].shape[0]
         offsets = {"middle_block.1.norm.diff": torch.full((64,), 1.0 + i), f"{LAYERS[i]}.diff_b": torch.ones(channels)}
-        concepts.append(concept(factors, offsets=offsets))
+        concepts.append(placed_lora(factors, offsets=offsets))
         deltas.append({"lora_" + name.replace(".", "_"): dense(factors[name]) for name in text})
     pair = make_pair(concepts[0], concepts[1], layout())
     return make_merged(pair, random_gates(pair, seed)), deltas[0], deltas[1]

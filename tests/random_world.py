@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.shapes_world.model import ShapesModel
 from duolora_core import LowRank, kohya_state_dict
-from duolora_core.merged import FoldedLora
+from duolora_core.lora.folded import FoldedLora
 from tiny import ATTENTION
 
 

@@ -13,12 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.ldm_unet import TINY, UNet, UNetConfig, layer_shapes
-from duolora_core import (
-    Picture,
-    UNetLayout,
-    layout_from_shapes,
-)
-from duolora_core.denoiser import Prediction
+from duolora_core import Picture, UNetLayout, layout_from_shapes
+from duolora_core.model.denoiser import Prediction
 
 ATTENTION = r"\.attn[12]\.to_(q|k|v|out\.0)$"
 """The layers on which the paper counts its parameters."""

@@ -8,17 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from duolora_core import (
-    Gates,
-    MergeConfig,
-    Picture,
-    StepReport,
-    attach,
-    layer_roles,
-    open_gates,
-    train,
-)
-from duolora_core.config import CycleRoute
+from duolora_core import Gates, MergeConfig, Picture, StepReport, attach, layer_roles, open_gates, train
+from duolora_core.merge.config import CycleRoute
 from gradients import gradients
 from tiny import TinyDenoiser, layout, pick, picture
 from worlds import World, world

@@ -2,7 +2,7 @@
 
     factors = random_factors(layout(), names, rank=4, seed=1)    # {layer: Factors}, spectral norm 0.3 of the weight's
     tensors = spell(factors, FORMATS["peft"], alpha=2.0)         # a state dict as that trainer would write it
-    content = concept(factors)                                   # read and placed
+    content = placed_lora(factors)                                   # read and placed
     network = with_changes(unet, {name: dense(f) for …})         # the slow reference: a copy with W + ΔW
 
 References are dense and in float64; everything follows from a seed.
@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 
 from duolora_core import (
-    Concept,
     Gates,
     LoraFile,
     LoraPair,
     LowRank,
+    PlacedLora,
     lora_from_tensors,
     make_pair,
+    match_to_model,
     open_gates,
-    place,
 )
-from duolora_core.pair import Basis
+from duolora_core.merge.stack import Basis
 from factors import Factors, add, random_factors, shapes_of
 from spellings import FORMATS, spell
 from tiny import layout
@@ -41,13 +41,13 @@ def lora(
     return lora_from_tensors({**spell(factors, FORMATS["comfy"]), **extra}, name)
 
 
-def concept(
+def placed_lora(
     factors: Mapping[str, Factors],
     strength: float = 1.0,
     name: str = "test.safetensors",
     offsets: Mapping[str, Tensor] | None = None,
-) -> Concept:
-    return place(lora(factors, name, offsets), layout(), strength)
+) -> PlacedLora:
+    return match_to_model(lora(factors, name, offsets), layout(), strength)
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def world(
     content = random_factors(shapes_of(content_layers), ranks[0], seed + 1)
     style = random_factors(shapes_of(content_layers if style_layers is None else style_layers), ranks[1], seed + 2)
     concepts = (
-        concept(content, name="content.safetensors", offsets=offsets[0]),
-        concept(style, name="style.safetensors", offsets=offsets[1]),
+        placed_lora(content, name="content.safetensors", offsets=offsets[0]),
+        placed_lora(style, name="style.safetensors", offsets=offsets[1]),
     )
     return World(content, style, make_pair(*concepts, layout(), basis))
 
@@ -104,6 +104,6 @@ def relative(actual: Tensor, expected: Tensor) -> float:
     return float((actual.to(torch.float64) - expected).norm() / expected.norm())
 
 
-def bare_concept(layers: Mapping[str, LowRank], sha256: str = "", strength: float = 1.0) -> Concept:
+def bare_lora(layers: Mapping[str, LowRank], sha256: str = "", strength: float = 1.0) -> PlacedLora:
     """A concept made of LowRanks as they are, for layer tables too large to hold real weights."""
-    return Concept(LoraFile("bare.safetensors", sha256, {}), strength, layers, {}, {}, {})
+    return PlacedLora(LoraFile("bare.safetensors", sha256, {}), strength, layers, {}, {}, {})

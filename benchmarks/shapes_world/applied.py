@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from duolora_core.merged import FoldedLora
+from duolora_core.lora.folded import FoldedLora
 
 from .model import ShapesModel
 

@@ -13,7 +13,7 @@ import sys
 from dataclasses import replace
 
 from benchmarks.workers import side_by_side
-from duolora_core.merged import FoldedLora
+from duolora_core.lora.folded import FoldedLora
 
 from .calibration import accuracies
 from .concepts import Kind, load_concept, novel_concepts

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.workers import side_by_side
-from duolora_core.merged import FoldedLora
+from duolora_core.lora.folded import FoldedLora
 
 from .applied import applied, relative_norm
 from .concepts import Kind, concept_pictures, load_concept, novel_concepts

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from duolora_core import attach, make_merged, open_gates
-from duolora_core.gated_lora import Row
+from duolora_core.model.branches import Branch
 
 from .cases import Case
 from .methods import Made
@@ -38,7 +38,7 @@ class TrueGates:
         gates, generator = open_gates(pair), torch.Generator().manual_seed(0)
         every = torch.full((PICTURES,), 1)
         latents = encode_picture(render(every * case.content, every * case.style, generator))  # (n, 12, 16, 16)
-        rows: list[Row] = ["merge"] * self.batch
+        branches: list[Branch] = ["merge"] * self.batch
         gates.values.requires_grad_()
         optimiser = torch.optim.AdamW([gates.values], lr=self.learning_rate, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, self.steps)
@@ -48,7 +48,7 @@ class TrueGates:
                 sigma = model.sigmas[torch.randint(len(model.sigmas), (self.batch,), generator=generator)]
                 noise = torch.randn(x0.shape, generator=generator)
                 optimiser.zero_grad()
-                with gated.rows(rows):
+                with gated.branches(branches):
                     model.loss(x0, sigma, noise, [case.prompt] * self.batch).backward()
                 optimiser.step()
                 schedule.step()

@@ -20,10 +20,18 @@ import torch
 from torch import Tensor
 
 from benchmarks.workers import side_by_side
-from duolora_core import LoraFile, kohya_state_dict, place, read_lora
-from duolora_core.from_pictures import Coverage, Example, LearnConfig, LoraForm, attach_loras, concept_lora, learn
-from duolora_core.lora_save import write_safetensors
-from duolora_core.merged import FoldedLora, unet_part
+from duolora_core import LoraFile, kohya_state_dict, match_to_model, read_lora
+from duolora_core.lora.folded import FoldedLora, unet_part
+from duolora_core.lora.save import write_safetensors
+from duolora_core.train_lora import (
+    Example,
+    LoraConfig,
+    TargetModules,
+    TrainConfig,
+    attach_loras,
+    concept_lora,
+    train_lora,
+)
 
 from .model import WEIGHTS, Prompt, ShapesDenoiser, ShapesModel, encode_picture, load_model
 from .names import CONTENTS, SPLITS, STYLES, Entry, Split, labels
@@ -46,7 +54,7 @@ class ConceptConfig:
     """
 
     rank: int = 8
-    coverage: Coverage = "transformers"
+    coverage: TargetModules = "transformers"
     steps: int = 1200
     learning_rate: float = 1e-3
     batch: int = 6
@@ -84,7 +92,7 @@ def train_concept(model: ShapesModel, kind: Kind, label: int, config: ConceptCon
     config = config or ConceptConfig()
     own, denoiser = concept_pictures(kind, label, config), ShapesDenoiser(model)
     examples = [Example(latent, prompt) for latent, prompt in zip(own.latents, own.prompts, strict=True)]
-    learning = LearnConfig(
+    learning = TrainConfig(
         steps=config.steps,
         learning_rate=config.learning_rate,
         clip=math.inf,
@@ -96,9 +104,11 @@ def train_concept(model: ShapesModel, kind: Kind, label: int, config: ConceptCon
         strengths=config.strengths,
         seed=config.seed,
     )
-    loras = concept_lora(denoiser.layout, kind, LoraForm(config.rank, coverage=config.coverage), config.seed)
-    with attach_loras(denoiser.modules, loras) as live:
-        for _ in learn(denoiser, live, examples, learning, class_examples=known_pictures(config.prior_pictures)):
+    loras = concept_lora(denoiser.layout, kind, LoraConfig(config.rank, coverage=config.coverage), config.seed)
+    with attach_loras(denoiser.modules, loras) as attached:
+        for _ in train_lora(
+            denoiser, attached, examples, learning, class_examples=known_pictures(config.prior_pictures)
+        ):
             pass
     return loras[kind].fold()
 
@@ -137,7 +147,7 @@ def read_concept(kind: Kind, label: int) -> LoraFile:
 def load_concept(model: ShapesModel, kind: Kind, label: int) -> FoldedLora:
     """A committed concept LoRA as the model takes it; raises as `read_concept`."""
     layout = model.layout
-    return unet_part(place(read_concept(kind, label), layout), layout)
+    return unet_part(match_to_model(read_concept(kind, label), layout), layout)
 
 
 def novel_concepts(*splits: Split) -> list[tuple[Kind, int]]:

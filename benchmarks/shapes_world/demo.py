@@ -19,8 +19,8 @@ from PIL import Image
 from duolora_core import MergeConfig, StepReport, kohya_state_dict, make_merged
 from duolora_core.baselines.training_free import stack
 from duolora_core.baselines.zip_lora import ZipLoraConfig
-from duolora_core.lora_save import write_safetensors
-from duolora_core.merged import FoldedLora
+from duolora_core.lora.folded import FoldedLora
+from duolora_core.lora.save import write_safetensors
 from duolora_core.report import picture_grid
 
 from .cases import case_of

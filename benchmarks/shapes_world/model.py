@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.ldm_unet import UNet, UNetConfig, layer_shapes, timestep_embedding
 from duolora_core import UNetLayout, layout_from_shapes
-from duolora_core.denoiser import Prediction
+from duolora_core.model.denoiser import Prediction
 
 from .names import CONTENTS, STYLES
 

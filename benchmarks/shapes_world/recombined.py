@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from duolora_core import (
     PRESETS,
-    Concept,
     LoraPair,
     Picture,
+    PlacedLora,
     attach,
     kohya_state_dict,
     layer_roles,
     lora_from_tensors,
     make_merged,
     make_pair,
-    place,
+    match_to_model,
     starting_gates,
     train,
 )
-from duolora_core.merged import FoldedLora
+from duolora_core.lora.folded import FoldedLora
 
 from .model import Prompt
 from .single_picture import Source
@@ -27,8 +27,8 @@ from .workbench import Workbench
 def pair_of(bench: Workbench, content: FoldedLora, style: FoldedLora) -> LoraPair:
     """Two LoRAs as they are read back from files."""
 
-    def read(lora: FoldedLora, name: str) -> Concept:
-        return place(lora_from_tensors(kohya_state_dict(lora), name), bench.denoiser.layout)
+    def read(lora: FoldedLora, name: str) -> PlacedLora:
+        return match_to_model(lora_from_tensors(kohya_state_dict(lora), name), bench.denoiser.layout)
 
     return make_pair(read(content, "content"), read(style, "style"), bench.denoiser.layout)
 

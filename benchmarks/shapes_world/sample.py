@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from duolora_core.sampling import schedule
+from duolora_core.model.sample import schedule
 
 from .model import Prompt, decode_latent, noise_levels
 

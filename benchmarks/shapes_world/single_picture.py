@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from duolora_core.from_pictures import (
+from duolora_core.lora.folded import FoldedLora
+from duolora_core.train_lora import (
     Example,
-    LearnConfig,
-    LoraForm,
+    LoraConfig,
+    TrainConfig,
     UnzipConfig,
     UnzipPrompts,
     attach_loras,
     b_loras,
     concept_lora,
-    learn,
+    train_lora,
     unzip,
     unzip_loras,
 )
-from duolora_core.merged import FoldedLora
 
 from .model import Prompt, ShapesDenoiser, encode_picture
 from .names import CONTENTS, STYLES, Split, labels
@@ -61,8 +61,8 @@ class Parts:
 
 
 Way = Callable[[ShapesDenoiser, Source], Parts]
-FORM = LoraForm(rank=8, coverage="transformers")
-CONFIG = LearnConfig(steps=150, learning_rate=1e-3, batch=4, micro_batch=4, schedule="linear", warmup=10)
+FORM = LoraConfig(rank=8, coverage="transformers")
+CONFIG = TrainConfig(steps=150, learning_rate=1e-3, batch=4, micro_batch=4, schedule="linear", warmup=10)
 """Longer, both LoRAs of DreamBooth become so strong that they no longer work together."""
 PLACES = (
     "up_blocks.0=content, up_blocks.1.attentions.0=content, "
@@ -75,8 +75,8 @@ PLACES = (
 class Plain:
     """Two DreamBooths, each under its own word."""
 
-    config: LearnConfig = CONFIG
-    form: LoraForm = FORM
+    config: TrainConfig = CONFIG
+    form: LoraConfig = FORM
 
     def __call__(self, denoiser: ShapesDenoiser, source: Source) -> Parts:
         content = self._one(denoiser, Example(source.latent, Prompt(source.content, None)))
@@ -84,8 +84,8 @@ class Plain:
 
     def _one(self, denoiser: ShapesDenoiser, example: Example) -> FoldedLora:
         loras = concept_lora(denoiser.layout, "content", self.form)
-        with attach_loras(denoiser.modules, loras) as live:
-            for _ in learn(denoiser, live, [example], self.config):
+        with attach_loras(denoiser.modules, loras) as attached:
+            for _ in train_lora(denoiser, attached, [example], self.config):
                 pass
         return loras["content"].fold()
 
@@ -95,14 +95,14 @@ class BLora:
     """One training on two blocks, or on two groups of them."""
 
     blocks: str = PLACES
-    config: LearnConfig = CONFIG
-    form: LoraForm = FORM
+    config: TrainConfig = CONFIG
+    form: LoraConfig = FORM
 
     def __call__(self, denoiser: ShapesDenoiser, source: Source) -> Parts:
         loras = b_loras(denoiser.layout, self.form, blocks=self.blocks)
         example = Example(source.latent, source.prompt)
-        with attach_loras(denoiser.modules, loras) as live:
-            for _ in learn(denoiser, live, [example], self.config):
+        with attach_loras(denoiser.modules, loras) as attached:
+            for _ in train_lora(denoiser, attached, [example], self.config):
                 pass
         return Parts(loras["content"].fold(), loras["style"].fold())
 
@@ -112,20 +112,20 @@ class Unzip:
     """UnZipLoRA or the first of its parts."""
 
     config: UnzipConfig
-    form: LoraForm = FORM
+    form: LoraConfig = FORM
 
     def __call__(self, denoiser: ShapesDenoiser, source: Source) -> Parts:
         loras = unzip_loras(denoiser.layout, self.form, self.config)
         prompts = UnzipPrompts(source.prompt, Prompt(source.content, None), Prompt(None, source.style))
-        with attach_loras(denoiser.modules, loras) as live:
-            for _ in unzip(denoiser, live, [source.latent], prompts, self.config):
+        with attach_loras(denoiser.modules, loras) as attached:
+            for _ in unzip(denoiser, attached, [source.latent], prompts, self.config):
                 pass
         return Parts(loras["content"].fold(), loras["style"].fold())
 
 
 LONGER = replace(CONFIG, steps=250)
 """For ways whose LoRAs are one model in training."""
-ATTENTION = LoraForm(rank=8, coverage="attention")
+ATTENTION = LoraConfig(rank=8, coverage="attention")
 """As UnZipLoRA's authors have it; where more is trained, prompts keep less apart."""
 UNZIP = UnzipConfig(replace(LONGER, learning_rate=4e-3), blocks=PLACES)
 PROMPTS_ALONE = UnzipConfig(

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 from benchmarks.workers import side_by_side
 from duolora_core.baselines.training_free import stack
-from duolora_core.merged import FoldedLora
+from duolora_core.lora.folded import FoldedLora
 
 from .applied import applied
 from .judging import Verdict, judge, paint

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.workers import side_by_side
 from duolora_core import kohya_state_dict
-from duolora_core.merged import FoldedLora
+from duolora_core.lora.folded import FoldedLora
 
 from .applied import applied
 from .cases import Case

@@ -17,13 +17,13 @@ from duolora_core import (
     attach,
     layer_roles,
     make_pair,
-    place,
+    match_to_model,
     starting_gates,
     train,
 )
 from duolora_core.baselines.zip_lora import Axis, ZipLoraConfig, ZippedLora, attach_zip, zip_lora
-from duolora_core.gates import Gates
-from duolora_core.pair import Basis
+from duolora_core.merge.gates import Gates
+from duolora_core.merge.stack import Basis
 
 from .applied import applied
 from .cases import Case
@@ -53,7 +53,9 @@ class Workbench:
 
     def pair(self, case: Case, basis: Basis = "svd") -> LoraPair:
         """The case's two committed LoRAs, read and placed as any file is."""
-        content, style = (place(read_concept(kind, label), self.denoiser.layout) for kind, label in _sides(case))
+        content, style = (
+            match_to_model(read_concept(kind, label), self.denoiser.layout) for kind, label in _sides(case)
+        )
         return make_pair(content, style, self.denoiser.layout, basis)
 
     def pictures(self, case: Case, source: PictureSource = "given") -> list[list[Picture]]:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from benchmarks.speed.dense import DenseLoras, Losses, Passes
 from duolora_core import Gates, LoraPair, MergeConfig, Picture
-from duolora_core.layer_priors import Role
-from duolora_core.losses import cycle_latent, layer_prior_loss
+from duolora_core.merge.losses import cycle_latent, layer_prior_loss
+from duolora_core.merge.roles import Role
 
 
 class RankMaskedLoras(DenseLoras):

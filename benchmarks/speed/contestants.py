@@ -15,18 +15,9 @@ from benchmarks.random_sdxl import UNetDenoiser, checkpointed, random_pictures
 from benchmarks.speed.authors import RankMaskedLoras, authors_losses
 from benchmarks.speed.dense import DenseLoras, Losses, attached, train_dense
 from benchmarks.speed.ziplora import ColumnMaskedLoras, ziplora_losses
-from duolora_core import (
-    LoraPair,
-    MergeConfig,
-    StepReport,
-    attach,
-    layer_roles,
-    open_gates,
-    starting_gates,
-    train,
-)
+from duolora_core import LoraPair, MergeConfig, StepReport, attach, layer_roles, open_gates, starting_gates, train
 from duolora_core.baselines.zip_lora import ZipLoraConfig, open_masks
-from duolora_core.memory.needs import Checkpointing
+from duolora_core.model.memory.estimate import Checkpointing
 
 Step = Callable[[], float]
 """Does one whole training step and returns its total loss."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.speed.flops import evaluations, limit_flops, meta_task, prices, step_flops
 from duolora_core import PRESETS
-from duolora_core.memory.needs import CHECKPOINTED_LEVELS
+from duolora_core.model.memory.estimate import CHECKPOINTED_LEVELS
 
 
 def ratios(pixels: int) -> dict[str, Any]:

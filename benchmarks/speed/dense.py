@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duolora_core import Gates, MergeConfig, Picture
-from duolora_core.denoiser import Denoiser, network_output, noised
-from duolora_core.gates import Slot
+from duolora_core.merge.gates import Slot
+from duolora_core.model.denoiser import Denoiser, add_noise, model_output
 
 Network = Literal["content", "style", "merge"]
 
@@ -77,7 +77,7 @@ class Passes:
 
     def __init__(self, denoiser: Denoiser, loras: DenseLoras, c: Picture, s: Picture, noise: Tensor, sigma: Tensor):
         self.denoiser, self.loras, self.noise, self.sigma = denoiser, loras, noise, sigma
-        self.x = noised(c.latent.to(noise), noise, sigma), noised(s.latent.to(noise), noise, sigma)
+        self.x = add_noise(c.latent.to(noise), noise, sigma), add_noise(s.latent.to(noise), noise, sigma)
 
     def denoised(self, network: Network, x: Tensor, condition: Any) -> Tensor:
         """The estimate of x0, (channels, h, w)."""
@@ -86,7 +86,7 @@ class Passes:
 
     def output(self, network: Network, x: Tensor, condition: Any) -> Tensor:
         """What the network puts out, eps or v, (channels, h, w)."""
-        return network_output(x, self.denoised(network, x, condition), self.sigma, self.denoiser.prediction)
+        return model_output(x, self.denoised(network, x, condition), self.sigma, self.denoiser.prediction)
 
 
 Losses = Callable[[Passes, Picture, Picture], Mapping[str, Tensor]]

@@ -20,9 +20,10 @@ from benchmarks.random_sdxl import UNetDenoiser, checkpointed, random_pair, rand
 from benchmarks.speed.contestants import CONTESTANTS, Task
 from benchmarks.speed.meta import ReadingOnes
 from duolora_core import MergeConfig, attach, layer_roles, open_gates, starting_gates, train
-from duolora_core.denoiser import Prediction
-from duolora_core.evaluation import Sample, Target, backward, evaluate
-from duolora_core.gated_lora import GatedLora, Row
+from duolora_core.merge.gated import GatedLora
+from duolora_core.model.branches import Branch
+from duolora_core.model.denoiser import Prediction
+from duolora_core.model.evaluate import Sample, Target, backward, evaluate
 
 
 def meta_task(pixels: int, rank: int = 64, config: UNetConfig = SDXL) -> Task:
@@ -90,16 +91,16 @@ def prices(task: Task) -> Prices:
     gates = open_gates(task.pair)
     gates.values = gates.values.to(denoiser.device).requires_grad_()
 
-    def sample(row: Row) -> Sample:
-        return Sample(row, x, content[0].own)
+    def sample(branch: Branch) -> Sample:
+        return Sample(branch, x, content[0].own)
 
     def teacher(gated: GatedLora) -> None:
         with torch.no_grad():
             evaluate(denoiser, gated, [sample("content")], sigma, config.micro_batch)
 
     def student(gated: GatedLora) -> None:
-        lesson = sample("merge"), [Target("loss", 1.0, x)]
-        backward(denoiser, gated, [lesson], sigma, config.micro_batch, scale=1.0)
+        targeted = sample("merge"), [Target("loss", 1.0, x)]
+        backward(denoiser, gated, [targeted], sigma, config.micro_batch, scale=1.0)
 
     blocks = checkpointed(denoiser.unet, task.checkpointing)
     with ReadingOnes(), blocks, attach(denoiser.modules, task.pair, gates) as gated:

@@ -29,8 +29,8 @@ from benchmarks.speed.contestants import Task, exact
 from benchmarks.speed.live_memory import fused_attention
 from benchmarks.speed.meta import ReadingOnes
 from benchmarks.speed.stages import CASES
-from duolora_core import Concept, LowRank, MergeConfig, UNetLayout, make_pair
-from duolora_core.lora_file import LoraFile
+from duolora_core import LowRank, MergeConfig, PlacedLora, UNetLayout, make_pair
+from duolora_core.lora.read import LoraFile
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class _Kernels(TorchDispatchMode):
         return result
 
 
-def _concept(layout: UNetLayout, pattern: str, rank: int) -> Concept:
+def _concept(layout: UNetLayout, pattern: str, rank: int) -> PlacedLora:
     """A LoRA without values."""
     covered = {n: layer.shape for n, layer in layout.layers.items() if len(layer.shape) > 1 and re.search(pattern, n)}
     with torch.device("meta"):
@@ -119,7 +119,7 @@ def _concept(layout: UNetLayout, pattern: str, rank: int) -> Concept:
             name: LowRank(torch.empty(shape[0], rank), torch.empty(rank, math.prod(shape[1:])))
             for name, shape in covered.items()
         }
-    return Concept(LoraFile("on meta", "", {}), 1.0, layers, {}, {}, {})
+    return PlacedLora(LoraFile("on meta", "", {}), 1.0, layers, {}, {}, {})
 
 
 def main() -> None:

@@ -26,31 +26,31 @@ from benchmarks.ldm_unet import SDXL, UNet, UNetConfig, layer_shapes
 from benchmarks.random_sdxl import checkpointed
 from benchmarks.speed.live_memory import LiveMemory, fused_attention, plain_attention
 from duolora_core import (
-    Concept,
     LoraFile,
     LoraPair,
     LowRank,
     MergeConfig,
+    PlacedLora,
     UNetLayout,
     attach,
     layout_from_shapes,
     make_pair,
     open_gates,
 )
-from duolora_core.frozen_layer import frozen_layer
-from duolora_core.gated_lora import Row
-from duolora_core.memory.attention import Scores
-from duolora_core.memory.needs import (
+from duolora_core.merge.workload import merge_workload
+from duolora_core.model.branches import Branch
+from duolora_core.model.frozen_layer import frozen_layer
+from duolora_core.model.memory.attention import Scores
+from duolora_core.model.memory.estimate import (
     CHECKPOINTED_LEVELS,
     WORKSPACES,
-    Plan,
+    MemoryPlan,
     Storage,
     Workload,
+    candidate_plans,
     estimate,
     fits,
-    fitting,
-    ladder,
-    merge_workload,
+    plans_that_fit,
 )
 
 DTYPE, FP8 = torch.bfloat16, torch.float8_e4m3fn
@@ -95,22 +95,22 @@ def subject(config: UNetConfig = SDXL, rank: int = 64, layers: str = ".attn", we
     return Subject(unet, make_pair(concepts[0], concepts[1], layout, "factors"), weights)
 
 
-def measured(subject: Subject, pixels: int, plan: Plan) -> int:
+def measured(subject: Subject, pixels: int, plan: MemoryPlan) -> int:
     """Peak bytes beside the weights of the largest evaluations of one step."""
     work, gates = subject.work(pixels), open_gates(subject.pair)
     gates.values = gates.values.to("meta").requires_grad_()
     students, teachers = (min(plan.micro_batch, count) for count in (work.students, work.teachers))
-    teaching: list[Row] = ["content"] * teachers
-    learning: list[Row] = ["merge"] * students
+    teaching: list[Branch] = ["content"] * teachers
+    learning: list[Branch] = ["merge"] * students
     with (
         fused_attention() if subject.scores is None else plain_attention(subject.scores.element_size < 4),
         checkpointed(subject.unet, plan.checkpointing),
         attach(dict(subject.unet.named_modules()), subject.pair, gates) as gated,
         LiveMemory() as memory,
     ):
-        with torch.no_grad(), gated.rows(teaching):
+        with torch.no_grad(), gated.branches(teaching):
             _run(subject.unet, teachers, pixels)
-        with gated.rows(learning):
+        with gated.branches(learning):
             _run(subject.unet, students, pixels).float().square().mean().backward()
     return memory.peak
 
@@ -126,13 +126,13 @@ def main() -> None:
     for weights, name in ((DTYPE, "bf16"), (FP8, "fp8")):
         on = subject(weights=weights)
         for pixels in wanted.pixels:
-            for plan in (Plan(size, mode) for size in wanted.micro_batches for mode in CHECKPOINTED_LEVELS):
+            for plan in (MemoryPlan(size, mode) for size in wanted.micro_batches for mode in CHECKPOINTED_LEVELS):
                 ratios.append(row(f"{name:7}  fused    ", on, pixels, plan))
         say(f"\nPlans with {name} weights ({on.storage.weights / GB:.1f} GB), estimated:")
         for card in (8, 10, 11, 12, 16, 24):
             for pixels in wanted.pixels:
                 free = int(card * GB - RESERVED - WORKSPACES - on.storage.weights)
-                plan, needs = fitting(ladder(on.work(pixels), on.storage, 4), free)[0]
+                plan, needs = plans_that_fit(candidate_plans(on.work(pixels), on.storage, 4), free)[0]
                 short = "" if fits(needs, free) else ": does not fit"
                 say(f"  {card:2} GB card, {pixels:4} px: {plan}, {needs.total / GB:.1f} GB{short}")
         say("")
@@ -140,11 +140,11 @@ def main() -> None:
         on = replace(subject(), scores=Scores(SDXL.head, size))
         for pixels in wanted.pixels:
             for mode in CHECKPOINTED_LEVELS:
-                ratios.append(row(f"bf16     {name:9}", on, pixels, Plan(1, mode)))
+                ratios.append(row(f"bf16     {name:9}", on, pixels, MemoryPlan(1, mode)))
     say(json.dumps({"estimate_over_measured": [round(min(ratios), 3), round(max(ratios), 3)]}))
 
 
-def row(name: str, on: Subject, pixels: int, plan: Plan) -> float:
+def row(name: str, on: Subject, pixels: int, plan: MemoryPlan) -> float:
     """Prints one row, and returns estimate / measured."""
     needs, truth = estimate(on.work(pixels), on.storage, plan).beside_weights, measured(on, pixels, plan)
     say(
@@ -170,14 +170,14 @@ def _run(unet: UNet, batch: int, pixels: int) -> Tensor:
         return unet(x, torch.empty(batch), text, pooled)
 
 
-def _concept(layout: UNetLayout, rank: int, layers: str) -> Concept:
+def _concept(layout: UNetLayout, rank: int, layers: str) -> PlacedLora:
     chosen = {name: layer.shape for name, layer in layout.layers.items() if layers in name and len(layer.shape) > 1}
     with torch.device("meta"):
         low_ranks = {
             name: LowRank(torch.empty(shape[0], rank), torch.empty(rank, math.prod(shape[1:])))
             for name, shape in chosen.items()
         }
-    return Concept(LoraFile("on meta", "", {}), 1.0, low_ranks, {}, {}, {})
+    return PlacedLora(LoraFile("on meta", "", {}), 1.0, low_ranks, {}, {}, {})
 
 
 def _casting(module: nn.Linear | nn.Conv2d) -> Any:

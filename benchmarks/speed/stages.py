@@ -40,11 +40,12 @@ from duolora_core import (
     layout_from_shapes,
     make_merged,
     make_pair,
+    match_to_model,
     open_gates,
-    place,
     read_lora,
 )
-from duolora_core.lora_save import FileInfo, metadata, write_safetensors
+from duolora_core.lora.metadata import FileInfo, metadata
+from duolora_core.lora.save import write_safetensors
 
 CASES = {"attention": r"\.attn[12]\.to_", "linears": r"\.attn[12]\.to_|\.ff\.net\.(0\.proj|2)$|\.proj_(in|out)$"}
 THREADS = 2
@@ -98,11 +99,11 @@ def _run(folder: Path) -> dict[str, Any]:
     watch = _Watch(sum(path.stat().st_size for path in paths))
 
     files = watch("read", lambda: [read_lora(path) for path in paths])
-    content, style = watch("place", lambda: [place(file, layout) for file in files])
+    content, style = watch("place", lambda: [match_to_model(file, layout) for file in files])
     pair = watch("SVD basis", lambda: make_pair(content, style, layout))
     merged = make_merged(pair, _half_trained(pair), {"steps": 100})
     path, left_out = _folded_and_saved(merged, folder, watch)
-    watch("read back", lambda: place(read_lora(path), layout))
+    watch("read back", lambda: match_to_model(read_lora(path), layout))
     watch("recompress to 64", lambda: merged.fold(max_rank=RANK).error)
     return {
         "layers": len(pair.names),

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingsError
-from ..low_rank import LowRank
-from ..merged import FoldedLora
-from ..pair import LoraPair
+from ..lora.folded import FoldedLora
+from ..lora.low_rank import LowRank
+from ..merge.stack import LoraPair
 from .training_free import stack, with_layers
 
 CoreRule = Callable[[Tensor, Tensor], Tensor]

@@ -18,13 +18,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..concept import Concept
 from ..errors import SettingsError
-from ..gates import open_gates
-from ..layer_priors import B_LORA_STYLE_BLOCK, Role, layer_roles
-from ..low_rank import LowRank
-from ..merged import FoldedLora, make_merged
-from ..pair import LoraPair
+from ..lora.folded import FoldedLora
+from ..lora.low_rank import LowRank
+from ..lora.match import PlacedLora
+from ..merge.gates import open_gates
+from ..merge.merged import make_merged
+from ..merge.roles import B_LORA_STYLE_BLOCK, Role, layer_roles
+from ..merge.stack import LoraPair
 
 B_LORA_CONTENT_BLOCK = "up_blocks.0.attentions.0"  # W4 of B-LoRA, arXiv 2403.14572
 
@@ -33,8 +34,8 @@ def with_layers(pair: LoraPair, content: Mapping[str, LowRank], style: Mapping[s
     """The pair with other UNet layers; text encoders and offsets stay."""
     return replace(
         pair,
-        content_concept=replace(pair.content_concept, layers=content),
-        style_concept=replace(pair.style_concept, layers=style),
+        content_lora=replace(pair.content_lora, layers=content),
+        style_lora=replace(pair.style_lora, layers=style),
     )
 
 
@@ -62,23 +63,23 @@ def block_split(
     roles = layer_roles(pair.layout, f"{content_block}=content, {style_block}=style")
     split = replace(
         pair,
-        content_concept=_only(pair.content_concept, "content", roles),
-        style_concept=_only(pair.style_concept, "style", roles),
+        content_lora=_only(pair.content_lora, "content", roles),
+        style_lora=_only(pair.style_lora, "style", roles),
     )
-    for concept, block in ((split.content_concept, content_block), (split.style_concept, style_block)):
-        if not concept.layers:
+    for lora, block in ((split.content_lora, content_block), (split.style_lora, style_block)):
+        if not lora.layers:
             raise SettingsError(
-                f"{concept.file.name} changes no layer in {block}, so the block split would leave nothing of it. "
+                f"{lora.file.name} changes no layer in {block}, so the block split would leave nothing of it. "
                 "Choose another block, or a LoRA that covers this one."
             )
     return stack(split)
 
 
-def _only(concept: Concept, role: Role, roles: Mapping[str, Role]) -> Concept:
+def _only(lora: PlacedLora, role: Role, roles: Mapping[str, Role]) -> PlacedLora:
     return replace(
-        concept,
-        layers={name: low_rank for name, low_rank in concept.layers.items() if roles[name] == role},
-        offsets={(name, what): value for (name, what), value in concept.offsets.items() if roles[name] == role},
+        lora,
+        layers={name: low_rank for name, low_rank in lora.layers.items() if roles[name] == role},
+        offsets={(name, what): value for (name, what), value in lora.offsets.items() if roles[name] == role},
     )
 
 

@@ -24,19 +24,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import MergeConfig
-from ..denoiser import Denoiser
-from ..gated_lora import GatedLora, along_channels, hooked
-from ..gates import Gates, Slot
-from ..layer_priors import layer_roles
-from ..lessons import Picture
-from ..low_rank import LowRank
-from ..memory.needs import Workload, pair_workload
-from ..memory.plans import Plans
-from ..merged import FoldedLora
-from ..pair import LoraPair
-from ..trainer import Penalty, StepReport, descend
-from ..training_state import TrainingState
+from ..checkpoint.gates import GateCheckpoint
+from ..lora.folded import FoldedLora
+from ..lora.low_rank import LowRank
+from ..merge.config import MergeConfig
+from ..merge.gated import GatedLora, along_channels, hooked
+from ..merge.gates import Gates, Slot
+from ..merge.roles import layer_roles
+from ..merge.stack import LoraPair
+from ..merge.teachers import Picture
+from ..merge.trainer import Penalty, StepReport, train_gates
+from ..merge.workload import pair_workload
+from ..model.denoiser import Denoiser
+from ..model.memory.estimate import Workload
+from ..model.memory.planner import MemoryPlanner
 from .training_free import stack, with_layers
 
 Axis = Literal["output", "input"]
@@ -162,18 +163,18 @@ def zip_lora(
     content: Sequence[Picture],
     style: Sequence[Picture],
     config: ZipLoraConfig,
-    plans: Plans | None = None,
-    earlier: TrainingState | None = None,
+    planner: MemoryPlanner | None = None,
+    resume: GateCheckpoint | None = None,
 ) -> Iterator[StepReport]:
     """Trains the masks of an attached pair and yields after every step; raises as `train`.
 
-    Each picture is seen under its own prompt; `plans` and `earlier` as in `train`. `zipped.gates` always holds the
+    Each picture is seen under its own prompt; `planner` and `resume` as in `train`. `zipped.gates` always holds the
     masks reached so far. In the reports `losses` has the term `similarity`, and `blocks` counts mask entries, where
     those of gates count rank components.
     """
     roles = layer_roles(zipped.pair.layout, "none")
     penalty = Penalty("similarity", config.similarity_weight, mask_similarity)
-    return descend(denoiser, zipped, content, style, roles, config.loop(), penalty, plans, earlier)
+    return train_gates(denoiser, zipped, content, style, roles, config.loop(), penalty, planner, resume)
 
 
 def zip_workload(pair: LoraPair, axis: Axis, sizes: Sequence[tuple[int, int]], text_tokens: int = 77) -> Workload:

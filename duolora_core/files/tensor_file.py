@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from ..errors import LoraFileError
+from .sanitize import sanitize
 from .tensor_header import LENGTH_BYTES, Header, header_length, parse_header
-from .texts import printable
 
 MOST_BYTES = 8 << 30
 """A LoRA of SDXL at full rank in fp16 has about 5 GB; anything above this is a mistake or a trap."""
@@ -59,7 +59,7 @@ def read_tensors(path: Path, check: Callable[[str, Header], None]) -> TensorFile
     Raises:
         LoraFileError: the file is missing, unreadable, no regular file, damaged, absurd, or changes while it is read.
     """
-    name = printable(path.name)
+    name = sanitize(path.name)
     with open_regular(path) as file:
         try:
             before = os.fstat(file.fileno())
@@ -87,10 +87,10 @@ def open_regular(path: Path) -> BufferedReader:
     Raises:
         LoraFileError: there is none, it may not be read, or it is a folder, pipe or device, which could block for ever.
     """
-    name = printable(path.name)
+    name = sanitize(path.name)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise LoraFileError(f"{name} is no file but a folder, a pipe or a device. Remove it from the loras folder.")
+            raise LoraFileError(f"{name} is a folder, a pipe or a device, not a file. Remove it from the loras folder.")
         return path.open("rb")
     except FileNotFoundError as error:
         raise LoraFileError(
@@ -110,7 +110,7 @@ def file_sha256(path: Path) -> str:
                 digest.update(chunk)
         except OSError as error:
             why = error.strerror or error
-            raise LoraFileError(f"{printable(path.name)} cannot be read ({why}). Check the disk.") from error
+            raise LoraFileError(f"{sanitize(path.name)} cannot be read ({why}). Check the disk.") from error
     return digest.hexdigest()
 
 

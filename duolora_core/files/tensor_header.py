@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 
 from ..errors import LoraFileError
-from .texts import printable
+from .sanitize import sanitize
 
 LENGTH_BYTES = 8
 MOST_HEADER_BYTES = 16 << 20
@@ -61,9 +61,9 @@ class Header:
     size: int
 
 
-def unreadable(name: str, why: str, mend: str = "Download it again; it may be cut short") -> LoraFileError:
+def unreadable(name: str, why: str, fix: str = "Download it again; it may be cut short") -> LoraFileError:
     """The error for a file that is not what its suffix says."""
-    return LoraFileError(f"{name} is not a readable safetensors file ({why}). {mend}.")
+    return LoraFileError(f"{name} is not a readable safetensors file ({why}). {fix}.")
 
 
 def check_key(key: str, name: str) -> None:
@@ -74,7 +74,7 @@ def check_key(key: str, name: str) -> None:
     """
     if len(key) > MOST_KEY_LENGTH or not key.isprintable():
         raise unreadable(
-            name, f"a tensor is named {printable(key, 60)!r}, {len(key)} characters that no layer is called"
+            name, f"a tensor is named {sanitize(key, 60)!r}, {len(key)} characters that no layer is called"
         )
 
 
@@ -139,7 +139,7 @@ class _Objects:
         if len(table) != len(pairs):
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-            raise unreadable(self.name, f"its header has {printable(twice)!r} twice")
+            raise unreadable(self.name, f"its header has {sanitize(twice)!r} twice")
         return table
 
 
@@ -163,7 +163,7 @@ def _slot(key: str, entry: Any, name: str) -> Slot:
     if not whole or len(shape) > MOST_DIMENSIONS or min(numbers) < 0 or max(numbers) >= 1 << 63 or end < begin:
         raise unreadable(name, f"the shape or place of {key} makes no sense")
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        what = printable(dtype, 20) if isinstance(dtype, str) else "no dtype at all"
+        what = sanitize(dtype, 20) if isinstance(dtype, str) else "no dtype at all"
         raise unreadable(name, f"{key} is stored as {what}; LoRAs are stored as {', '.join(_DTYPES)}")
     if math.prod(shape) * _DTYPES[dtype].itemsize != end - begin:
         raise unreadable(name, f"{key} has {end - begin} bytes, not what its shape needs")

@@ -1,4 +1,4 @@
-"""Plots of a merge, from plain data to Pillow images; the one part of the engine that needs Pillow.
+"""Words and pictures of a merge, from plain data to Pillow images; the one part of the engine that needs Pillow.
 
 `duolora_core` itself never imports this package, so that training works without it: a caller who wants pictures asks
 for them.
@@ -7,8 +7,9 @@ for them.
     sheet = merge_report(MergeFigures("cat in watercolour", losses, blocks, kinds, overlaps, findings=words))
     sheet.save("report.png")
 
-Reading order: `fonts` and `canvas` (how to draw), `scales` and `block_rows` (where), one file per chart, `findings`
-(words), `sheets` and `merge_sheet` (whole pictures).
+Reading order: `fonts` and `canvas` (how to draw), `scales` and `block_rows` (where), one file per chart (`loss_chart`,
+`gate_chart`, `kind_chart`, `cosine_chart`, `rank_chart`), `findings` (words), `scores` (likeness to references),
+`picture_grid`, `sheets` and `merge_sheet` (whole pictures).
 """
 
 from .findings import Finding, Prompts, findings

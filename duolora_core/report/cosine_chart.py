@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..overlap import BlockOverlap
+from ..merge.overlap import BlockOverlap
 from .block_rows import block_rows, small_text
 from .canvas import CARD, GRID, MUTED, PRIOR, Box, Canvas, mix
 from .scales import Axis, tick_label

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..gates import BlockGates
-from ..overlap import BlockOverlap, whole_overlap
+from ..merge.overlap import BlockOverlap, whole_overlap
+from ..merge.statistics import BlockGates
 from .block_rows import block_label
 
 COLLAPSED = 0.1  # share of active rank components below which a role is as good as gone

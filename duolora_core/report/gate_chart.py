@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..gates import BlockGates
+from ..merge.statistics import BlockGates
 from .block_rows import block_label, block_rows, small_text
 from .canvas import CARD, CONTENT, GRID, INK, MUTED, STYLE, Box, Canvas, Colour, mix
 from .fonts import shorten, text_width

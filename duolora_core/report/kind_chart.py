@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from ..layer_kinds import KINDS, KindGates, LayerKind
+from ..merge.statistics import KindGates
+from ..model.layer_kinds import KINDS, LayerKind
 from .block_rows import block_rows, small_text
 from .canvas import CARD, CONTENT, GRID, INK, MUTED, STYLE, Box, Canvas, Colour, mix
 

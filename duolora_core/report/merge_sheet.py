@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from ..gates import BlockGates
-from ..layer_kinds import KindGates
-from ..overlap import BlockOverlap
+from ..merge.overlap import BlockOverlap
+from ..merge.statistics import BlockGates, KindGates
 from .canvas import MUTED, STYLE, Box, Canvas, Colour
 from .cosine_chart import draw_cosines
 from .findings import Finding

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
-from ..gates import BlockGates
+from ..merge.statistics import BlockGates
 from .canvas import GRID, INK, Box, Canvas
 from .gate_chart import draw_gate_map
 from .loss_chart import draw_loss_curve

@@ -2,7 +2,7 @@
 
 - `weights`: a model's weights made usable for a backward pass, and given back untouched
 - `casts`: weights stored in another dtype, converted for each use and held for none
-- `checkpointing`: gradient checkpointing of the UNet's blocks
+- `gradient_checkpointing`: gradient checkpointing of the UNet's blocks
 - `memory`: what is free on the device, and loading a model there whole
 - `precision`: the arithmetic of a training
 - `denoiser`: a loaded model as the engine's `Denoiser`
@@ -13,5 +13,6 @@
 - `models`: a folded LoRA applied to MODEL and CLIP
 - `vision`: pictures and prompts as embeddings, for scores
 - `progress`: progress bar, preview and Cancel
+- `identity`: what makes a MODEL, CLIP or VAE the one it is
 - `outputs`: an output that has no value in this run
 """

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...duolora_core.frozen_layer import frozen_layer
-from .checkpointing import give_back_forward
+from ...duolora_core.model.frozen_layer import frozen_layer
+from .gradient_checkpointing import give_back_forward
 
 
 @contextmanager

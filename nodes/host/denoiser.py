@@ -13,15 +13,23 @@ import comfy.model_sampling
 import torch
 from torch import Tensor, nn
 
-from ...duolora_core.denoiser import Prediction
 from ...duolora_core.errors import ModelMismatchError
-from ...duolora_core.memory.activations import block_levels
-from ...duolora_core.memory.needs import CHECKPOINTED_LEVELS, Checkpointing, Plan, Workload, fits, fitting, ladder
-from ...duolora_core.memory.plans import Plans
-from ...duolora_core.unet_layout import UNetLayout, layout_from_shapes
+from ...duolora_core.model.denoiser import Prediction
+from ...duolora_core.model.layout import UNetLayout, layout_from_shapes
+from ...duolora_core.model.memory.activations import block_levels
+from ...duolora_core.model.memory.estimate import (
+    CHECKPOINTED_LEVELS,
+    Checkpointing,
+    MemoryPlan,
+    Workload,
+    candidate_plans,
+    fits,
+    plans_that_fit,
+)
+from ...duolora_core.model.memory.planner import MemoryPlanner
 from .attention import differentiable_attention, no_cudnn_attention
 from .casts import casts_not_held
-from .checkpointing import checkpointable
+from .gradient_checkpointing import checkpointable
 from .matmul import plain_matmul
 from .memory import free_memory, is_out_of_memory, load_whole, plan_note, release, storage
 from .precision import own_precision
@@ -86,7 +94,7 @@ class Limits:
 @contextmanager
 def training_denoiser(
     patcher: Any, work: Workload, limits: Limits
-) -> Generator[tuple[HostDenoiser, Plans], None, None]:
+) -> Generator[tuple[HostDenoiser, MemoryPlanner], None, None]:
     """Loads a MODEL and lends it for training, with the plans that fit; outside it is bit for bit what it was.
 
     Args:
@@ -99,10 +107,10 @@ def training_denoiser(
     if COMPUTE_DTYPES[limits.compute] is not None:
         patcher.set_model_compute_dtype(COMPUTE_DTYPES[limits.compute])
     held, device = storage(patcher), patcher.load_device
-    steps = ladder(work, held, limits.micro_batch, limits.allowed)
+    steps = candidate_plans(work, held, limits.micro_batch, limits.allowed)
     load_whole(patcher, steps[0][1], steps[-1][1])
     free = free_memory(device)
-    steps = fitting(steps, free, limits.wanted)
+    steps = plans_that_fit(steps, free, limits.wanted)
     model, note = patcher.model, plan_note(*steps[0], free)
     if not fits(steps[0][1], free):
         tell(note)  # now, because where a driver takes main memory instead, the first step alone can last for minutes
@@ -115,13 +123,13 @@ def training_denoiser(
         checkpointable(model.diffusion_model, block_levels(work.layout)) as switch,
     ):
 
-        def adopt(plan: Plan) -> None:
+        def on_change(plan: MemoryPlan) -> None:
             release()
             switch.plan = plan
 
-        plans = Plans([plan for plan, _ in steps], out_of_memory=is_out_of_memory, adopt=adopt)
-        plans.notes.append(note)
-        yield HostDenoiser(model, patcher.model_options.get("transformer_options", {}), device), plans
+        planner = MemoryPlanner([plan for plan, _ in steps], out_of_memory=is_out_of_memory, on_change=on_change)
+        planner.notes.append(note)
+        yield HostDenoiser(model, patcher.model_options.get("transformer_options", {}), device), planner
 
 
 def require_sdxl(patcher: Any) -> None:

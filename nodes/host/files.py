@@ -8,9 +8,9 @@ from pathlib import Path
 import folder_paths
 
 from ...duolora_core.errors import LoraFileError
-from ...duolora_core.files.save_name import save_place
-from ...duolora_core.files.texts import printable
-from ...duolora_core.files.whole_file import write_numbered
+from ...duolora_core.files.atomic_write import write_numbered
+from ...duolora_core.files.safe_path import safe_path
+from ...duolora_core.files.sanitize import sanitize
 
 MASKS_SUFFIX = ".masks.safetensors"
 
@@ -25,7 +25,7 @@ def masks_names() -> list[str]:
     return [name for name in folder_paths.get_filename_list("loras") if name.endswith(MASKS_SUFFIX)]
 
 
-def unfinished_folder() -> Path:
+def checkpoint_folder() -> Path:
     """Where trainings are kept that have not ended: of this installation, not listed and not served to anyone.
 
     The host empties its own temporary folder when it starts, and shows no folder of users that begins with __.
@@ -38,7 +38,7 @@ def lora_path(name: str) -> Path:
     path = folder_paths.get_full_path("loras", name)
     if path is None:
         raise LoraFileError(
-            f"{printable(name)} is not in the loras folders. Refresh the list (press R) and choose it again."
+            f"{sanitize(name)} is not in the loras folders. Refresh the list (press R) and choose it again."
         )
     return Path(path)
 
@@ -57,5 +57,5 @@ def save_numbered(prefix: str, suffix: str, write: Callable[[Path], object]) -> 
         SettingsError: the prefix leads out of the loras folder or is not a file name.
     """
     root = Path(folder_paths.get_folder_paths("loras")[0])
-    folder, stem = save_place(root, prefix)
+    folder, stem = safe_path(root, prefix)
     return write_numbered(folder, stem, suffix, write).relative_to(root).as_posix()

@@ -49,8 +49,8 @@ def identity(patcher: Any) -> str:
 def clip_identity(clip: Any) -> str:
     """The same for CLIP, whose last layer and tokenizer can be set too."""
     settings = (clip.layer_idx, getattr(clip, "tokenizer_options", {}))
-    told = b"\0".join(_parts(settings, ())) + identity(clip.patcher).encode()
-    return hashlib.sha256(told).hexdigest()
+    content = b"\0".join(_parts(settings, ())) + identity(clip.patcher).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def vae_identity(vae: Any) -> str:

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from ...duolora_core.errors import OutOfMemoryError
-from ...duolora_core.memory import out_of_memory
-from ...duolora_core.memory.attention import Scores
-from ...duolora_core.memory.needs import SLACK, WORKSPACES, Estimate, Plan, Storage, fits
+from ...duolora_core.model.memory import out_of_memory
+from ...duolora_core.model.memory.attention import Scores
+from ...duolora_core.model.memory.estimate import SLACK, WORKSPACES, Estimate, MemoryPlan, Storage, fits
 
 GB = 2**30  # as the host, drivers and task managers count
 
@@ -105,8 +105,8 @@ def is_out_of_memory(error: Exception) -> bool:
 
     Newer hosts are asked first: where a CUDA error is sticky, their answer clears it as well.
     """
-    told = getattr(management, "is_oom", lambda error: isinstance(error, management.OOM_EXCEPTION))
-    return told(error) or out_of_memory.is_out_of_memory(error)
+    is_oom = getattr(management, "is_oom", lambda error: isinstance(error, management.OOM_EXCEPTION))
+    return is_oom(error) or out_of_memory.is_out_of_memory(error)
 
 
 def release() -> None:
@@ -115,7 +115,7 @@ def release() -> None:
     management.soft_empty_cache()
 
 
-def plan_note(plan: Plan, needs: Estimate, free: int) -> str:
+def plan_note(plan: MemoryPlan, needs: Estimate, free: int) -> str:
     """The plan in plain words, for the artist; `free` as it is with the model loaded."""
     activations = needs.beside_weights - needs.factors
     parts = f"{_gb(needs.weights)} model, {_gb(needs.factors)} LoRAs, {_gb(activations)} activations"

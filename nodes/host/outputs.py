@@ -7,7 +7,7 @@ from typing import Any
 from comfy_execution.graph_utils import ExecutionBlocker
 
 
-def withheld(reason: str | None = None) -> Any:
+def blocked_output(reason: str | None = None) -> Any:
     """In place of an output's value: the nodes connected to it do not run, all others do.
 
     Args:

@@ -19,8 +19,8 @@ GRID = 64
 
 
 @dataclass(frozen=True)
-class SelfMade:
-    """How training latents are sampled when a concept comes without pictures."""
+class SampledImages:
+    """How training latents are sampled when a LoRA comes without pictures."""
 
     count: int = 4
     steps: int = 20
@@ -52,13 +52,13 @@ def sample_latents(
     positive: list[Any],
     negative: list[Any],
     resolution: int,
-    how: SelfMade,
+    how: SampledImages,
     seed: int,
 ) -> list[Tensor]:
-    """Latents that base + LoRA generates for the concept's own prompt: (channels, h, w), as the UNet sees them.
+    """Latents that base + LoRA generates for the LoRA's own prompt: (channels, h, w), as the UNet sees them.
 
     Args:
-        state: the concept alone as a LoRA state dict
+        state: the LoRA alone as a LoRA state dict
         positive, negative: CONDITIONING
     """
     with_lora, _ = apply_lora(patcher, None, state)

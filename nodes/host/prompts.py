@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ...duolora_core.errors import ModelMismatchError
-from ...duolora_core.lora_save import kohya_state_dict
-from ...duolora_core.low_rank import LowRank
-from ...duolora_core.merged import FoldedLora
+from ...duolora_core.lora.folded import FoldedLora
+from ...duolora_core.lora.low_rank import LowRank
+from ...duolora_core.lora.save import kohya_state_dict
 
 
 def clip_with(clip: Any, text: Mapping[str, LowRank], source: str) -> Any:

@@ -85,7 +85,7 @@ def file_of_weights(dtype: torch.dtype) -> dict[str, Tensor]:
 @contextmanager
 def in_training(patcher: Any) -> Generator[tuple[Any, list[Any]], None, None]:
     """The pack's denoiser of a MODEL, checkpointed, and one condition."""
-    denoiser, needs = of_the_pack("nodes.host.denoiser"), of_the_pack("duolora_core.memory.needs")
+    denoiser, needs = of_the_pack("nodes.host.denoiser"), of_the_pack("duolora_core.model.memory.estimate")
     generator = torch.Generator().manual_seed(1)
     pooled = torch.randn(1, 1280, generator=generator)
     conditioning = [[torch.randn(1, 77, 2048, generator=generator), {"pooled_output": pooled}]]

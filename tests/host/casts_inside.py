@@ -36,7 +36,7 @@ def compared(checkpointing: bool) -> dict[str, Any]:
     from comfy.ops import manual_cast
 
     pack = importlib.import_module("duolora_pack.nodes.host.casts")
-    checkpointable = importlib.import_module("duolora_pack.nodes.host.checkpointing").checkpointable
+    checkpointable = importlib.import_module("duolora_pack.nodes.host.gradient_checkpointing").checkpointable
     config = inside_host.config_of("SEGMIND_VEGA") | NARROW
     torch.manual_seed(0)
     network: Any = UNetModel(**config, dtype=torch.float16, device="cpu", operations=manual_cast)

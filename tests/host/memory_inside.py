@@ -44,7 +44,7 @@ def of_the_pack(module: str) -> Any:
 
 def modes() -> list[str]:
     """Of checkpointing."""
-    return list(of_the_pack("duolora_core.memory.needs").CHECKPOINTED_LEVELS)
+    return list(of_the_pack("duolora_core.model.memory.estimate").CHECKPOINTED_LEVELS)
 
 
 def as_set(free_gb: int) -> dict[str, Any]:
@@ -124,10 +124,10 @@ def estimate_over_measured(checkpointing: Any) -> float:
     from benchmarks.speed import memory_plan
     from benchmarks.speed.live_memory import LiveMemory
 
-    block_levels = of_the_pack("duolora_core.memory.activations").block_levels
+    block_levels = of_the_pack("duolora_core.model.memory.activations").block_levels
     network = inside_host.unet("SDXL", comfy.ops.disable_weight_init, torch.bfloat16).requires_grad_(False)
     subject = memory_plan.subject()
-    plan = memory_plan.Plan(1, checkpointing)
+    plan = memory_plan.MemoryPlan(1, checkpointing)
     needs = memory_plan.estimate(subject.work(512), subject.storage, plan)
     gates = memory_plan.open_gates(subject.pair)
     gates.values = gates.values.to("meta").requires_grad_()
@@ -142,10 +142,12 @@ def estimate_over_measured(checkpointing: Any) -> float:
 
     modules = dict(network.named_modules())
     with (
-        of_the_pack("nodes.host.checkpointing").checkpointable(network, block_levels(subject.pair.layout)) as switch,
+        of_the_pack("nodes.host.gradient_checkpointing").checkpointable(
+            network, block_levels(subject.pair.layout)
+        ) as switch,
         memory_plan.attach(modules, subject.pair, gates) as gated,
         LiveMemory() as memory,
-        gated.rows(["merge"]),
+        gated.branches(["merge"]),
     ):
         switch.plan = plan
         options = {"optimized_attention_override": attention}

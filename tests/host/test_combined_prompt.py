@@ -13,7 +13,7 @@ from host.comfy_host import ComfyServer
 from host.graphs import Graph, node
 from host.merge_graphs import add_merge, add_save, executed, models_only, saved_name
 from host.narrow import CONTENT, STYLE
-from host.test_going_on import nothing_kept, reached
+from host.test_resume_merge import nothing_kept, reached
 
 __all__ = ["nothing_kept"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from duolora_core import PRESETS
-from duolora_core.config import FAST
-from duolora_core.masks_file import read_masks
+from duolora_core.merge.config import FAST
+from duolora_core.merge.masks_file import read_masks
 from host.comfy_host import ComfyServer
 from host.merge_graphs import OPTIONS, add_merge, add_save, models_only
 from host.narrow import CONTENT, STYLE

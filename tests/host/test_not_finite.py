@@ -13,7 +13,7 @@ from host.graphs import Graph, node
 from host.merge_graphs import add_merge, add_save, models_only, saved_name
 from host.narrow import CONTENT, STYLE
 from host.test_baselines import baseline
-from host.test_going_on import nothing_kept, reached, unfinished
+from host.test_resume_merge import nothing_kept, reached, unfinished
 from host.training_graphs import CONTENT_LORA, INFO, add_picture, add_training, core_save
 
 __all__ = ["nothing_kept"]
@@ -77,7 +77,7 @@ def test_what_was_reached_is_handed_out_and_can_be_gone_on_with(server: ComfySer
     assert lora and all(bool(tensor.isfinite().all()) for tensor in lora.values())
     assert len(unfinished(server)) == 1 and reached(server) == 2
     said, gone_on = ended(server, graph)
-    assert "went on after step 2" in said and "not a finite" not in said
+    assert "resumed after step 2" in said and "not a finite" not in said
     assert unfinished(server) == []
     said, whole = ended(server, training(server, narrow, kind, 100, "output", 401, resume=False))
     assert "not a finite" not in said and same(gone_on, whole)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from duolora_core.masks_file import read_masks
+from duolora_core.merge.masks_file import read_masks
 from host.comfy_host import ComfyServer, GraphFailed
 from host.graphs import Graph, node, text_to_image
 from host.merge_graphs import CONTENT, STYLE, add_merge, add_save, apply_and_paint, give_pictures, models_only, painted

@@ -24,7 +24,7 @@ from benchmarks.shapes_world.model import WEIGHTS, ShapesModel, decode_latent, e
 from benchmarks.shapes_world.oracle import load_oracle
 from benchmarks.shapes_world.render import render
 from duolora_core import Gates, MergeConfig
-from duolora_core.masks_file import read_masks
+from duolora_core.merge.masks_file import read_masks
 from host.comfy_host import ComfyServer
 from host.graphs import Graph, node
 from host.merge_graphs import add_save

@@ -16,21 +16,21 @@ from torch import Tensor
 from benchmarks.shapes_world.model import ShapesDenoiser, ShapesModel, encode_picture
 from benchmarks.shapes_world.render import render
 from duolora_core import kohya_state_dict
-from duolora_core.from_pictures import (
+from duolora_core.merge.merged import joined
+from duolora_core.train_lora import (
     Example,
-    LearnConfig,
-    LoraForm,
+    LoraConfig,
+    TrainConfig,
     UnzipConfig,
     UnzipPrompts,
     attach_loras,
     b_loras,
     concept_lora,
-    learn,
+    train_lora,
     unzip,
     unzip_loras,
 )
-from duolora_core.from_pictures.lora_in_training import LoraInTraining, Side
-from duolora_core.merged import joined
+from duolora_core.train_lora.trainable_lora import Side, TrainableLora
 from host.comfy_host import ComfyServer
 from host.graphs import Graph
 from host.training_graphs import add_training, saved_lora
@@ -38,10 +38,10 @@ from host.world_graphs import SIDE, add_pictures, world
 from host.world_reference import prompt
 
 JOINT, CONTENT, STYLE, CLASS = "sks1 zwx2", "sks1", "zwx2", "disc"
-CONFIG = LearnConfig(steps=4, learning_rate=1e-3, batch=2, micro_batch=4, seed=7)
-FORM = LoraForm(rank=4)
+CONFIG = TrainConfig(steps=4, learning_rate=1e-3, batch=2, micro_batch=4, seed=7)
+FORM = LoraConfig(rank=4)
 
-Loras = dict[Side, LoraInTraining]
+Loras = dict[Side, TrainableLora]
 
 
 def drawn(server: ComfyServer, graph: Graph, name: str, count: int) -> tuple[list[Any], Tensor]:
@@ -91,8 +91,8 @@ def test_train_concept(server: ComfyServer, weights: Path, model: ShapesModel, r
         loras = loras or b_loras(denoiser.layout, *seeded)
         examples = [Example(latent, prompt(JOINT)) for latent in mine]
         classes = [Example(latent, prompt(CLASS)) for latent in other_latents]
-        with attach_loras(denoiser.modules, loras) as live:
-            for _ in learn(denoiser, live, examples, CONFIG, class_examples=classes):
+        with attach_loras(denoiser.modules, loras) as attached:
+            for _ in train_lora(denoiser, attached, examples, CONFIG, class_examples=classes):
                 pass
         return without_a_host(loras)
 
@@ -108,14 +108,14 @@ def test_unzip(server: ComfyServer, weights: Path, model: ShapesModel) -> None:
     found = in_the_host(server, graph, picture, "engine/unzip", kind="UnZipImage", **asked)
 
     denoiser = ShapesDenoiser(model)
-    learning = LearnConfig(steps=CONFIG.steps, learning_rate=CONFIG.learning_rate, micro_batch=4, seed=CONFIG.seed)
+    learning = TrainConfig(steps=CONFIG.steps, learning_rate=CONFIG.learning_rate, micro_batch=4, seed=CONFIG.seed)
     config = UnzipConfig(learning=learning)
 
     def unzipped(style: str) -> dict[str, Tensor]:
         loras = unzip_loras(denoiser.layout, FORM, config, CONFIG.seed)
         prompts = UnzipPrompts(prompt(JOINT), prompt(CONTENT), prompt(style))
-        with attach_loras(denoiser.modules, loras) as live:
-            for _ in unzip(denoiser, live, list(latents), prompts, config):
+        with attach_loras(denoiser.modules, loras) as attached:
+            for _ in unzip(denoiser, attached, list(latents), prompts, config):
                 pass
         return without_a_host(loras)
 

@@ -19,12 +19,12 @@ from duolora_core import (
     attach,
     layer_roles,
     make_pair,
-    place,
+    match_to_model,
     read_lora,
     starting_gates,
     train,
 )
-from duolora_core.merged import FoldedLora, unet_part
+from duolora_core.lora.folded import FoldedLora, unet_part
 
 
 def prompt(text: str) -> Prompt:
@@ -38,7 +38,7 @@ def prompt(text: str) -> Prompt:
 def folded(path: Path, model: ShapesModel) -> FoldedLora:
     """A LoRA file as the benchmarks apply it."""
     layout = model.layout
-    return unet_part(place(read_lora(path), layout), layout)
+    return unet_part(match_to_model(read_lora(path), layout), layout)
 
 
 def sampled_latents(model: ShapesModel, text: str, seed: int, count: int, steps: int, cfg: float) -> Tensor:
@@ -68,7 +68,7 @@ def trained_gates(
         [Picture(latent, prompt(own), both) for latent in latents[side]]
         for side, own in zip(("content", "style"), prompts, strict=True)
     )
-    placed = [place(read_lora(path), denoiser.layout) for path in loras]
+    placed = [match_to_model(read_lora(path), denoiser.layout) for path in loras]
     pair = make_pair(placed[0], placed[1], denoiser.layout, config.basis)
     roles = layer_roles(denoiser.layout, config.layer_prior)
     gates = starting_gates(pair, roles, config)

@@ -15,6 +15,7 @@ from safetensors.torch import save as library_save
 
 from duolora_core.files import tensor_file
 from duolora_core.files.tensor_header import MOST_HEADER_BYTES, MOST_KEYS
+from lora.test_read_refused import FOREIGN
 from robust.makers import (
     bomb,
     fifo,
@@ -36,7 +37,6 @@ from robust.makers import (
 from robust.spoiling import packed
 from robust.strangers import KEYS, TEXT_KEYS, healthy
 from robust.verdicts import lora_fault
-from test_lora_file_refused import FOREIGN
 from tiny import layout
 
 TAKEN = None

@@ -30,9 +30,9 @@ from typing import Any
 
 import torch
 
+from duolora_core.files.atomic_write import PREFIX, SUFFIX, write_numbered
 from duolora_core.files.safetensors_bytes import safetensors_chunks
-from duolora_core.files.whole_file import PREFIX, SUFFIX, write_numbered
-from duolora_core.lora_save import write_safetensors
+from duolora_core.lora.save import write_safetensors
 
 BYTES = 12_000_000
 """Of one file: some tens of milliseconds to write and to bring to the disk."""

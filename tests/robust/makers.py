@@ -16,13 +16,14 @@ from torch import Tensor
 
 from duolora_core import kohya_state_dict, make_merged, make_pair, open_gates
 from duolora_core.files.tensor_header import MOST_HEADER_BYTES
-from duolora_core.lora_save import FileInfo, metadata, write_safetensors
+from duolora_core.lora.metadata import FileInfo, metadata
+from duolora_core.lora.save import write_safetensors
 from factors import random_factors, shapes_of
 from robust.spoiling import packed
 from robust.strangers import KEYS, healthy
 from robust.verdicts import LAYERS
 from tiny import layout
-from worlds import concept
+from worlds import placed_lora
 
 
 def written(content: bytes | Callable[[], bytes], name: str = "odd.safetensors") -> Callable[[Path], Path]:
@@ -88,7 +89,7 @@ def bomb(start: str, middle: str, end: str) -> Callable[[], bytes]:
 
 def merged(folder: Path) -> Path:
     """A file of our own, fed back in."""
-    content, style = (concept(random_factors(shapes_of(LAYERS), 3, seed)) for seed in (5, 6))
+    content, style = (placed_lora(random_factors(shapes_of(LAYERS), 3, seed)) for seed in (5, 6))
     pair = make_pair(content, style, layout())
     folded = make_merged(pair, open_gates(pair), {"steps": 1}).fold()
     values = metadata(folded, FileInfo("ours", "a dog"), {"steps": 1})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save as library_save
 
 from duolora_core import open_gates
-from duolora_core.masks_file import save_masks
+from duolora_core.merge.masks_file import save_masks
 from robust.strangers import LITTLE_JSON, ODD_NAMES, dumped, healthy
 from robust.verdicts import masks_pair
 

@@ -16,26 +16,25 @@ from safetensors.torch import load as library_load
 from torch import Tensor
 
 from duolora_core import (
-    Concept,
     DuoLoraError,
     LoraPair,
+    PlacedLora,
     kohya_state_dict,
     make_merged,
     make_pair,
+    match_to_model,
     open_gates,
-    place,
     read_lora,
 )
+from duolora_core.files.picture_batch import check_pictures
+from duolora_core.files.sanitize import sanitize
 from duolora_core.files.tensor_header import MOST_HEADER_BYTES
-from duolora_core.files.texts import printable
-from duolora_core.lora_file import trigger_words
-from duolora_core.lora_save import FileInfo, metadata
-from duolora_core.masks_file import gates_of, read_masks, roles_of
-from duolora_core.picture_batch import check_pictures
+from duolora_core.lora.metadata import FileInfo, metadata, trigger_words
+from duolora_core.merge.masks_file import gates_of, read_masks, roles_of
 from duolora_core.report import Prompts, findings
 from factors import random_factors, shapes_of
 from tiny import layout, pick
-from worlds import concept
+from worlds import placed_lora
 
 LAYERS = (
     *pick(r"middle_block\.1\.transformer_blocks\.0\.attn[12]\.to_[qk]$"),
@@ -67,7 +66,7 @@ def lora_fault(path: Path, words_or_taken: str | None = ANYTHING) -> str | None:
 
     def merge() -> None:
         file = read_lora(path)
-        pair = make_pair(place(file, layout()), _style(), layout())
+        pair = make_pair(match_to_model(file, layout()), _style(), layout())
         merged.update(kohya_state_dict(make_merged(pair, open_gates(pair)).fold(), torch.float32))
         words.extend(trigger_words(file.metadata))
 
@@ -151,14 +150,14 @@ def _merge_fault(held: Mapping[str, Tensor], merged: Mapping[str, Tensor]) -> st
 
 
 @cache
-def _style() -> Concept:
-    return concept(random_factors(shapes_of(LAYERS[:3]), 2, seed=2), name="style.safetensors")
+def _style() -> PlacedLora:
+    return placed_lora(random_factors(shapes_of(LAYERS[:3]), 2, seed=2), name="style.safetensors")
 
 
 @cache
 def _alone() -> Any:
     """The healthy style LoRA by itself, as a FoldedLora."""
-    nothing = concept(random_factors(shapes_of(LAYERS[:3]), 1, seed=3), strength=0.0, name="nothing.safetensors")
+    nothing = placed_lora(random_factors(shapes_of(LAYERS[:3]), 1, seed=3), strength=0.0, name="nothing.safetensors")
     pair = make_pair(nothing, _style(), layout())
     return make_merged(pair, open_gates(pair)).fold(0.0, 1.0)
 
@@ -166,7 +165,7 @@ def _alone() -> Any:
 @cache
 def masks_pair() -> LoraPair:
     """The pair whose masks files are spoilt."""
-    return make_pair(concept(random_factors(shapes_of(LAYERS[:2]), 2, seed=4)), _style(), layout())
+    return make_pair(placed_lora(random_factors(shapes_of(LAYERS[:2]), 2, seed=4)), _style(), layout())
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ def _tried(attempt: Callable[[], None], path: Path) -> tuple[str | None, str | N
     try:
         attempt()
     except DuoLoraError as error:
-        refused, fault = str(error), _message_fault(error, printable(path.name))
+        refused, fault = str(error), _message_fault(error, sanitize(path.name))
     except Exception as error:  # the very thing that must not happen
         return f"{type(error).__name__}: {error!s:.500}", None
     after = _memory()

@@ -27,7 +27,7 @@ def factor_on_the_host() -> AbstractContextManager[None]:
 
         return stack
 
-    return replaced("pack:duolora_core.gated_lora:GatedLora._stack", make)
+    return replaced("pack:duolora_core.merge.gated:GatedLora._stack", make)
 
 
 def gates_on_the_host() -> AbstractContextManager[None]:
@@ -36,7 +36,7 @@ def gates_on_the_host() -> AbstractContextManager[None]:
     def make(original: Original) -> Original:
         return lambda self, row: original(self, row).cpu()
 
-    return replaced("pack:duolora_core.gated_lora:GatedLora._gate_row", make)
+    return replaced("pack:duolora_core.merge.gated:GatedLora._gate_row", make)
 
 
 def noise_on_the_host() -> AbstractContextManager[None]:

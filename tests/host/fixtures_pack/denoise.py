@@ -42,7 +42,7 @@ class Denoise(io.ComfyNode):
     def execute(cls, model: Any, clip: Any, prompts: str, given: str, found: str) -> io.NodeOutput:
         """The calls of a merge, without any LoRA."""
         pack_prompts, pack_denoiser = of_the_pack("nodes.host.prompts"), of_the_pack("nodes.host.denoiser")
-        pack_memory = of_the_pack("duolora_core.memory.needs")
+        pack_memory = of_the_pack("duolora_core.model.memory.estimate")
         held = load_file(Path(given))
         conditionings = [pack_prompts.encode(clip, prompt) for prompt in prompts.split("\n")]
         conditions = [pack_prompts.condition(model, each, x) for each, x in zip(conditionings, held["x"], strict=True)]

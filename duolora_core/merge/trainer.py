@@ -1,0 +1,186 @@
+"""The training loop: the teachers' targets (six evaluations, if new), two evaluations of the merge, one step.
+
+Everything frozen (content LoRA, style LoRA, base) and everything trained (the merge) is the same attached network with
+another gate row, so a step is at most three batched evaluations. What has been trained so far is a valid merge at any
+step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..checkpoint.gates import GateCheckpoint, capture, restore
+from ..errors import NotFiniteError, SettingsError
+from ..model.denoiser import Denoiser
+from ..model.evaluate import backward
+from ..model.loss_scale import LossScale
+from ..model.memory.estimate import MemoryPlan
+from ..model.memory.planner import MemoryPlanner
+from .config import MergeConfig
+from .gated import GatedLora
+from .gates import Gates, initial_gates
+from .losses import layer_prior_loss
+from .roles import Role
+from .stack import LoraPair
+from .statistics import BlockGates, block_statistics
+from .teachers import DistillationBatch, Picture, distillation_batches
+
+
+@dataclass(frozen=True)
+class Report:
+    """One finished step. `losses` holds each term unweighted and `total` as minimised; `seconds` is wall time."""
+
+    step: int
+    steps: int
+    losses: Mapping[str, float]
+    sigma: float
+    gradient_norm: float
+    seconds: float
+    blocks: Sequence[BlockGates]
+
+
+@dataclass(frozen=True)
+class StepReport(Report):
+    """One finished step of gates.
+
+    `checkpoint` copies what the training can be resumed from; it must be called before the next step is taken.
+    """
+
+    checkpoint: Callable[[], GateCheckpoint]
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """A loss term that needs no network: its name in the reports, its weight, and the function, () in the gates."""
+
+    term: str
+    weight: float
+    loss: Callable[[Gates], Tensor]
+
+
+def starting_gates(pair: LoraPair, roles: Mapping[str, Role], config: MergeConfig) -> Gates:
+    """The gates that a training by this config starts from; equal seeds give equal gates, see `initial_gates`."""
+    generator = torch.Generator().manual_seed(config.seed)
+    return initial_gates(
+        pair, roles, config.initialisation, config.content_threshold, config.style_threshold, generator
+    )
+
+
+def train(
+    denoiser: Denoiser,
+    gated: GatedLora,
+    content: Sequence[Picture],
+    style: Sequence[Picture],
+    roles: Mapping[str, Role],
+    config: MergeConfig,
+    planner: MemoryPlanner | None = None,
+    resume: GateCheckpoint | None = None,
+) -> Iterator[StepReport]:
+    """Trains the gates of an attached pair and yields after every step (Algorithm 3 of arXiv 2504.13206).
+
+    One noise and one timestep serve both pictures of a step. `gated.gates` always holds the gates reached so far; on
+    the way out they are detached and on the CPU.
+
+    Args:
+        planner: replace the config's micro-batch, and say how to go on when memory runs out
+        resume: where a training of equal inputs stopped; this one resumes there, and what follows is bit for bit
+            what would have followed then, as far as the device computes equal things equally
+
+    Raises:
+        SettingsError: a side has no picture, or `resume` is of another number of gates.
+        NotFiniteError: a loss is not finite, or a gradient at the least loss scale; `gated.gates` is set back to the
+            best gates so far.
+        OutOfMemoryError: memory ran out, and there is no smaller plan.
+    """
+
+    def prior(gates: Gates) -> Tensor:
+        return layer_prior_loss(gates, roles, config.prior_form, config.sparsity, config.rank_weight)
+
+    penalty = Penalty("layer_prior", config.layer_prior_weight, prior)
+    return train_gates(denoiser, gated, content, style, roles, config, penalty, planner, resume)
+
+
+def train_gates(
+    denoiser: Denoiser,
+    gated: GatedLora,
+    content: Sequence[Picture],
+    style: Sequence[Picture],
+    roles: Mapping[str, Role],
+    config: MergeConfig,
+    penalty: Penalty,
+    planner: MemoryPlanner | None = None,
+    resume: GateCheckpoint | None = None,
+) -> Iterator[StepReport]:
+    """The loop itself: the losses of the network's outputs, and any term that depends on the gates alone.
+
+    The roles are for the reports only; raises as `train`.
+    """
+    if not content or not style:
+        raise SettingsError("Training needs at least one content and one style picture.")
+    planner = planner or MemoryPlanner([MemoryPlan(config.micro_batch, "none")])
+    gates, device = gated.gates, denoiser.sigmas.device
+    values = gates.values.detach().to(device, torch.float32, copy=True).requires_grad_()
+    optimiser = torch.optim.AdamW([values], lr=config.learning_rate, weight_decay=config.weight_decay)
+    done, best, smoothed, lowest = 0, values.detach().clone(), math.nan, math.inf
+    if resume:
+        restore(resume, values, optimiser)
+        done, best, smoothed, lowest = resume.step, resume.best.to(device), resume.smoothed, resume.lowest
+    gates.values = values
+    scale = LossScale(planner.notes, resume.scale_divisor if resume else 1)
+    batches = distillation_batches(denoiser, gated, content, style, config, planner, done)
+    try:
+        for step in range(done + 1, config.steps + 1):
+            started = time.perf_counter()
+            batch = next(batches)
+            losses = planner.run_with_oom_retry(partial(_gradient, denoiser, gated, batch, penalty, scale))
+            norm = float(torch.nn.utils.clip_grad_norm_([values], config.clip))
+            if not (math.isfinite(losses["total"]) and math.isfinite(norm)):
+                gates.values = best  # and not into `values`, from which the last report still takes its state
+                raise NotFiniteError(_not_finite(step, losses, norm, float(batch.sigma)))
+            smoothed = losses["total"] if step == 1 else 0.9 * smoothed + 0.1 * losses["total"]
+            if smoothed < lowest:
+                best, lowest = values.detach().clone(), smoothed
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            yield StepReport(
+                step=step,
+                steps=config.steps,
+                losses=losses,
+                sigma=float(batch.sigma),
+                gradient_norm=norm,
+                seconds=time.perf_counter() - started,
+                blocks=block_statistics(gates, gated.pair, roles),
+                checkpoint=partial(capture, step, values, optimiser, best, smoothed, lowest, scale.divisor),
+            )
+    finally:
+        gates.values = gates.values.detach().cpu()
+
+
+def _gradient(
+    denoiser: Denoiser, gated: GatedLora, batch: DistillationBatch, penalty: Penalty, scale: LossScale, plan: MemoryPlan
+) -> dict[str, float]:
+    """All losses of one batch and their total, its gradient in `grad`; repeatable."""
+    accumulate = partial(backward, denoiser, gated, batch.students, batch.sigma, plan.micro_batch)
+    losses = scale.gradient([gated.gates.values], batch.students[0][0].x.numel(), accumulate)
+    alone = penalty.loss(gated.gates)
+    (penalty.weight * alone).backward()
+    losses[penalty.term] = float(alone.detach())
+    losses["total"] += penalty.weight * losses[penalty.term]
+    return losses
+
+
+def _not_finite(step: int, losses: Mapping[str, float], norm: float, sigma: float) -> str:
+    broken = [name for name, value in losses.items() if name != "total" and not math.isfinite(value)]
+    what = f"the loss term {', '.join(broken)}" if broken else f"the gradient (norm {norm})"
+    kept = "The best gates so far are kept." if step > 1 else "No step had succeeded before it: nothing was trained."
+    return (
+        f"Training stopped at step {step}: {what} is not a finite number (sigma {sigma:.3f}). {kept} Lower the "
+        "learning rate or the LoRAs' strengths, or run the model in bf16 or fp32 instead of fp16."
+    )

@@ -1,0 +1,55 @@
+"""What the training of a merge needs in memory, for the planner in `model.memory`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ..model.memory.estimate import Workload
+from .config import MergeConfig
+from .stack import LoraPair
+from .stacked import stacked_rank
+
+
+def merge_workload(
+    pair: LoraPair, sizes: Sequence[tuple[int, int]], config: MergeConfig, text_tokens: int = 77
+) -> Workload:
+    """The workload of `train`: a gate keeps the rank components that it multiplies.
+
+    Args:
+        sizes: (h, w) of the content and of the style latents
+        text_tokens: of the longest prompt
+    """
+    with_cycle = config.cycle_weight != 0
+    students = 4 if with_cycle and config.cycle_route == "differentiable" else 2
+    kept = {name: sum(pair.ranks(name)) for name in pair.names}
+    return pair_workload(pair, kept, sizes, students, 4 if with_cycle else 2, text_tokens)
+
+
+def pair_workload(
+    pair: LoraPair,
+    kept: Mapping[str, int],
+    sizes: Sequence[tuple[int, int]],
+    students: int,
+    teachers: int,
+    text_tokens: int,
+) -> Workload:
+    """The workload of a training on both LoRAs whose step has so many samples; only those of one size go together."""
+    groups = len(set(sizes))
+    return Workload(
+        layout=pair.layout,
+        kept=kept,
+        factors=sum(_stacked_factors(pair, name) for name in pair.names),
+        latent=max(sizes, key=math.prod),
+        students=students // groups,
+        teachers=teachers // groups,
+        text_tokens=text_tokens,
+    )
+
+
+def _stacked_factors(pair: LoraPair, name: str) -> int:
+    """Elements of both LoRAs' factors side by side, as `stacked` holds them."""
+    layer = pair.layout.layers[name].shape
+    content, style = pair.ranks(name)
+    rank = stacked_rank(content, style) if len(layer) == 2 else content + style
+    return rank * (layer[0] + math.prod(layer[1:]))

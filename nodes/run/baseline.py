@@ -1,0 +1,81 @@
+"""The merges of others that the baseline node offers, by the names that the artist sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+
+from ...duolora_core import LoraPair
+from ...duolora_core.baselines.core_space import dare, ties
+from ...duolora_core.baselines.training_free import average, block_split, null_space, stack
+from ...duolora_core.baselines.zip_lora import Axis, ZipLoraConfig, attach_zip, open_masks, zip_lora, zip_workload
+from ...duolora_core.errors import SettingsError
+from ...duolora_core.lora.folded import FoldedLora
+from ..host.denoiser import Limits, training_denoiser
+from .loaded_lora import LoadedLora
+from .merge_checkpoint import MergeCheckpointFile, merge_checkpointer
+from .merge_inputs import MergeInputs, extent
+from .progress import TrainingLog, run_training
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """What a method without training may depend on beside the pair; each takes what it has a use for."""
+
+    content_strength: float
+    style_strength: float
+    seed: int
+
+
+STACK = "stack"
+TRAINING_FREE: Mapping[str, Callable[[LoraPair, MethodSettings], FoldedLora]] = {
+    STACK: lambda pair, settings: stack(
+        pair, content_strength=settings.content_strength, style_strength=settings.style_strength
+    ),
+    "average": lambda pair, _: average(pair),
+    "B-LoRA block split": lambda pair, _: block_split(pair),
+    "NP-LoRA null space": lambda pair, _: null_space(pair),
+    "TIES": lambda pair, _: ties(pair),
+    "DARE": lambda pair, settings: dare(pair, generator=torch.Generator().manual_seed(settings.seed)),
+}
+ZIP_LORA: Mapping[str, Axis] = {"ZipLoRA": "output", "ZipLoRA, input dimension": "input"}
+
+
+def run_zip_lora(
+    inputs: MergeInputs, content: LoadedLora, style: LoadedLora, pair: LoraPair, axis: Axis, steps: int, seed: int
+) -> tuple[FoldedLora, TrainingLog]:
+    """Trains ZipLoRA on the pictures that ZipRank Merge would train on, and folds it into one LoRA.
+
+    Raises:
+        DuoLoraError: with the reason and the fix; the host's interrupt exception on Cancel.
+    """
+    if inputs.clip is None:
+        raise SettingsError(
+            "ZipLoRA trains with both prompts, so it needs CLIP: connect the checkpoint's, or choose another method."
+        )
+    inputs.require_vae_for(content, style)
+    options = inputs.options
+    config = ZipLoraConfig(
+        steps=steps, learning_rate=options.config.learning_rate, micro_batch=options.config.micro_batch, seed=seed
+    )
+    file = MergeCheckpointFile(open_masks(pair, axis).values.numel(), steps)
+    settings = {"method": "ZipLoRA", "axis": axis, **asdict(config)}
+    # ZipLoRA sees each picture under its own prompt alone.
+    checkpointer = merge_checkpointer(inputs, (content, style), None, settings, file)
+    content_pictures, style_pictures = inputs.pictures(content, style, pair, None, seed, file.latents)
+    file.trains_on(content_pictures, style_pictures)
+    sizes, tokens = extent(content_pictures, style_pictures)
+    work = zip_workload(pair, axis, sizes, tokens)
+    limits = Limits(config.micro_batch, options.checkpointing, options.compute)
+    with (
+        training_denoiser(inputs.model, work, limits) as (denoiser, planner),
+        attach_zip(denoiser.modules, pair, axis) as zipped,
+    ):
+        reports = zip_lora(denoiser, zipped, content_pictures, style_pictures, config, planner, checkpointer.state)
+        log = run_training(reports, config.steps, planner, checkpointer)
+    with torch.inference_mode(False):
+        folded = zipped.fold()
+    checkpointer.finished()
+    return folded, log

@@ -1,0 +1,43 @@
+"""A finished merge as it travels to other nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from torch import Tensor
+
+from ...duolora_core.merge.gates import Gates
+from ...duolora_core.merge.merged import MergedLora
+from ...duolora_core.merge.stack import LoraPair
+from ...duolora_core.merge.statistics import BlockGates
+from ..ui.sockets import ordinary_lora
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """A finished merge and what is known of it.
+
+    `pair` and `gates` are None where there are no masks: combinations, scaled blocks, LoRAs trained from pictures.
+    """
+
+    merged: MergedLora
+    trigger_phrase: str
+    prediction: str
+    sources: Sequence[str]
+    notes: Sequence[str] = ()
+    losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    blocks: Sequence[BlockGates] = ()
+    pair: LoraPair | None = None
+    gates: Gates | None = None
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def lora(self) -> Mapping[str, Tensor]:
+        """The merge as an ordinary LoRA, both strengths 1. Made once: whoever hands it out shares its memory."""
+        return ordinary_lora(self.merged, 1.0, 1.0)
+
+    def __str__(self) -> str:
+        """As of `LoadedLora`."""
+        return f"merge of {' and '.join(self.sources)}"
