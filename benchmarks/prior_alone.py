@@ -12,8 +12,9 @@ import sys
 
 import torch
 
+from duolora_core.merge.config import PriorForm
 from duolora_core.merge.gates import Gates, Slot
-from duolora_core.merge.losses import PriorForm, layer_prior_loss
+from duolora_core.merge.losses import layer_prior_loss
 
 CASES: tuple[tuple[PriorForm, float, float], ...] = (
     ("diagonal", 0.1, 2.0),

@@ -7,9 +7,8 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
-from ..duolora_core.merge.config import FAST, PRESETS, CycleRoute, MergeConfig, Timesteps
+from ..duolora_core.merge.config import FAST, PRESETS, CycleRoute, MergeConfig, PriorForm, Timesteps
 from ..duolora_core.merge.gates import Initialisation
-from ..duolora_core.merge.losses import PriorForm
 from ..duolora_core.merge.stack import Basis
 from .run.options import MergeOptions
 from .ui.schema import schema

@@ -30,10 +30,11 @@ from ..lora.low_rank import LowRank
 from ..merge.config import MergeConfig
 from ..merge.gated import GatedLora, along_channels, hooked
 from ..merge.gates import Gates, Slot
+from ..merge.losses import Penalty
 from ..merge.roles import layer_roles
 from ..merge.stack import LoraPair
 from ..merge.teachers import Picture
-from ..merge.trainer import Penalty, StepReport, train_gates
+from ..merge.trainer import StepReport, train_gates
 from ..merge.workload import pair_workload
 from ..model.denoiser import Denoiser
 from ..model.memory.estimate import Workload

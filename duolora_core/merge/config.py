@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 from ..errors import SettingsError
 from .gates import Initialisation
-from .losses import PriorForm
 from .stack import Basis
 
+PriorForm = Literal["diagonal", "vector"]
 CycleRoute = Literal["authors", "differentiable"]
 Timesteps = Literal["uniform", "stratified"]
 

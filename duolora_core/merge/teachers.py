@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model.denoiser import Denoiser, add_noise, model_output
-from ..model.evaluate import Sample, Target, evaluate
+from ..model.denoiser import Denoiser, add_noise
+from ..model.evaluate import Sample, evaluate
 from ..model.memory.estimate import MemoryPlan
 from ..model.memory.planner import MemoryPlanner
 from .config import MergeConfig
 from .gated import GatedLora
-from .losses import cycle_latent
+from .losses import NoisyPicture, Student, students
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class DistillationBatch:
         sigma: (), of all of them
     """
 
-    students: Sequence[tuple[Sample, list[Target]]]
+    students: Sequence[Student]
     sigma: Tensor
 
 
@@ -154,34 +154,17 @@ def _choice(pictures: Sequence[Picture], generator: torch.Generator) -> Picture:
 def _distillation_batch(
     denoiser: Denoiser, gated: GatedLora, sample: NoiseSample, config: MergeConfig, plan: MemoryPlan
 ) -> DistillationBatch:
-    """Asks the teachers: two evaluations for the reconstruction, four more for the cycle (Algorithm 3)."""
-    c, s, sigma, noise_c, noise_s = sample.content, sample.style, sample.sigma, sample.content_noise, sample.style_noise
-    x_c, x_s = add_noise(c.latent.to(noise_c), noise_c, sigma), add_noise(s.latent.to(noise_s), noise_s, sigma)
+    """Asks the teachers: two evaluations for the reconstruction, up to four more for the cycle (Algorithm 3)."""
 
-    def output(x: Tensor, denoised: Tensor) -> Tensor:
-        return model_output(x, denoised, sigma, denoiser.prediction)
+    def teach(samples: Sequence[Sample]) -> list[Tensor]:
+        with torch.no_grad():
+            return evaluate(denoiser, gated, samples, sample.sigma, plan.micro_batch)
 
-    with_cycle = config.cycle_weight != 0
-    first_hop = [Sample("content", x_c, c.own), Sample("style", x_s, s.own)]
-    if with_cycle:
-        first_hop += [Sample("style", x_c, c.combined), Sample("content", x_s, s.combined)]
-    with torch.no_grad():
-        cc, ss, *infused = evaluate(denoiser, gated, first_hop, sigma, plan.micro_batch)
-    reconstruct_c = Target("reconstruction_content", config.reconstruction_weight, output(x_c, cc))
-    reconstruct_s = Target("reconstruction_style", config.reconstruction_weight, output(x_s, ss))
-    targets_c, targets_s = [reconstruct_c], [reconstruct_s]
-    students = [(Sample("merge", x_c, c.own), targets_c), (Sample("merge", x_s, s.own), targets_s)]
+    content = _noisy(sample.content, sample.content_noise, sample.sigma)
+    style = _noisy(sample.style, sample.style_noise, sample.sigma)
+    found = students(content, style, sample.sigma, denoiser.prediction, config, teach)
+    return DistillationBatch(found, sample.sigma)
 
-    if with_cycle:
-        hop_c, hop_s = cycle_latent(infused[0], noise_c, sigma), cycle_latent(infused[1], noise_s, sigma)
-        if config.cycle_route == "authors":
-            second_hop = [Sample("style", hop_c, c.own), Sample("content", hop_s, s.own)]
-            with torch.no_grad():
-                csc, scs = evaluate(denoiser, gated, second_hop, sigma, plan.micro_batch)
-            targets_c.append(Target("cycle_style", config.cycle_weight, output(hop_c, csc)))
-            targets_s.append(Target("cycle_content", config.cycle_weight, output(hop_s, scs)))
-        else:
-            back_c = Target("cycle_style", config.cycle_weight, reconstruct_c.output)
-            back_s = Target("cycle_content", config.cycle_weight, reconstruct_s.output)
-            students += [(Sample("merge", hop_c, c.own), [back_c]), (Sample("merge", hop_s, s.own), [back_s])]
-    return DistillationBatch(students, sigma)
+
+def _noisy(picture: Picture, noise: Tensor, sigma: Tensor) -> NoisyPicture:
+    return NoisyPicture(add_noise(picture.latent.to(noise), noise, sigma), noise, picture.own, picture.combined)

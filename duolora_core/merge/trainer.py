@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from ..checkpoint.gates import GateCheckpoint, capture, restore
 from ..errors import NotFiniteError, SettingsError
@@ -26,7 +25,7 @@ from ..model.memory.planner import MemoryPlanner
 from .config import MergeConfig
 from .gated import GatedLora
 from .gates import Gates, initial_gates
-from .losses import layer_prior_loss
+from .losses import Penalty, layer_prior
 from .roles import Role
 from .stack import LoraPair
 from .statistics import BlockGates, block_statistics
@@ -54,15 +53,6 @@ class StepReport(Report):
     """
 
     checkpoint: Callable[[], GateCheckpoint]
-
-
-@dataclass(frozen=True)
-class Penalty:
-    """A loss term that needs no network: its name in the reports, its weight, and the function, () in the gates."""
-
-    term: str
-    weight: float
-    loss: Callable[[Gates], Tensor]
 
 
 def starting_gates(pair: LoraPair, roles: Mapping[str, Role], config: MergeConfig) -> Gates:
@@ -99,11 +89,7 @@ def train(
             best gates so far.
         OutOfMemoryError: memory ran out, and there is no smaller plan.
     """
-
-    def prior(gates: Gates) -> Tensor:
-        return layer_prior_loss(gates, roles, config.prior_form, config.sparsity, config.rank_weight)
-
-    penalty = Penalty("layer_prior", config.layer_prior_weight, prior)
+    penalty = layer_prior(roles, config)
     return train_gates(denoiser, gated, content, style, roles, config, penalty, planner, resume)
 
 

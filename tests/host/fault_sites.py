@@ -68,7 +68,7 @@ SITES = (
     Site("backward", _TRAININGS, "torch:Tensor.backward"),
     Site("backward", _MERGES, "pack:duolora_core.merge.gated:GatedLora.add", "in backward"),
     Site("backward", (ZIP,), "pack:duolora_core.baselines.zip_lora:ZippedLora.add", "in backward"),
-    Site("optimiser", _MERGES, "pack:duolora_core.merge.trainer:layer_prior_loss"),
+    Site("optimiser", _MERGES, "pack:duolora_core.merge.losses:layer_prior_loss"),
     Site("optimiser", _TRAININGS, "torch.nn.utils:clip_grad_norm_"),
     Site("optimiser", _TRAININGS, "torch.optim:AdamW.step"),
     Site("optimiser", _TRAININGS, "torch.optim:AdamW.step", "after"),

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from duolora_core import Gates
+from duolora_core.merge.config import PriorForm
 from duolora_core.merge.gates import Slot
-from duolora_core.merge.losses import PriorForm, cycle_latent, layer_prior_loss
+from duolora_core.merge.losses import cycle_latent, layer_prior_loss
 from duolora_core.merge.roles import Role
 from duolora_core.model.denoiser import add_noise, model_output
 from tiny import sdxl_alphas
