@@ -7,7 +7,7 @@ object whose content is an address or a counter), the identity changes, so that 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -26,6 +26,9 @@ checkpoint further moves all of its weights."""
 
 _DEPTH = 10
 
+Memo = dict[tuple[int, int], tuple[Any, bytes]]
+"""{(id, depth): (the value itself, so that its id stays its own, its digest)}"""
+
 
 def identity(patcher: Any) -> str:
     """sha256 of a ModelPatcher: its weights as in their file, patches on them, replaced objects, options, wrappers."""
@@ -40,38 +43,44 @@ def identity(patcher: Any) -> str:
             "options": patcher.model_options,
             "wrappers": patcher.wrappers,
         }
-    digest = hashlib.sha256()
-    for part in _parts(held, ()):
-        digest.update(part + b"\0")
-    return digest.hexdigest()
+    return _digest(held, (), {}).hex()
 
 
 def clip_identity(clip: Any) -> str:
     """The same for CLIP, whose last layer and tokenizer can be set too."""
     settings = (clip.layer_idx, getattr(clip, "tokenizer_options", {}))
-    content = b"\0".join(_parts(settings, ())) + identity(clip.patcher).encode()
-    return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(_digest(settings, (), {}) + identity(clip.patcher).encode()).hexdigest()
 
 
 def vae_identity(vae: Any) -> str:
     """The same for a VAE, and for what other packs hand out in a VAE's place."""
     patcher = getattr(vae, "patcher", None)
-    return identity(patcher) if patcher is not None else hashlib.sha256(b"\0".join(_parts(vae, ()))).hexdigest()
+    return identity(patcher) if patcher is not None else _digest(vae, (), {}).hex()
 
 
-def _parts(value: Any, inside: tuple[int, ...]) -> Iterator[bytes]:
-    """What tells a value apart from others, piece by piece; `inside` are the ids of what it is a part of."""
+def _digest(value: Any, inside: tuple[int, ...], memo: Memo) -> bytes:
+    """sha256 of what tells a value apart from others: its type, and the digests of all that is in it.
+
+    Args:
+        inside: the ids of what it is a part of
+        memo: each thing is looked at once at each depth, however many others hold it
+    """
     if isinstance(value, _PLAIN):
-        yield repr(value).encode("utf-8", "replace")
-        return
+        return _sha256([repr(value).encode("utf-8", "replace")])
     if isinstance(value, Tensor):  # a parameter or not: the host keeps originals either way
-        yield f"{value.dtype}{tuple(value.shape)}".encode() + _sample(value)
-        return
-    yield ",".join(f"{cls.__module__}.{cls.__qualname__}" for cls in type(value).__mro__[:-1]).encode()
-    if id(value) not in inside and len(inside) < _DEPTH:
-        for each in _content(value):
-            yield from _parts(each, (*inside, id(value)))
-    yield b"."
+        return _sha256([f"{value.dtype}{tuple(value.shape)}".encode() + _sample(value)])
+    kind = ",".join(f"{cls.__module__}.{cls.__qualname__}" for cls in type(value).__mro__[:-1]).encode()
+    if id(value) in inside or len(inside) >= _DEPTH:
+        return _sha256([kind])
+    key = id(value), len(inside)
+    if key not in memo:
+        within = [_digest(each, (*inside, id(value)), memo) for each in _content(value)]
+        memo[key] = value, _sha256([kind, *within])
+    return memo[key][1]
+
+
+def _sha256(parts: Iterable[bytes]) -> bytes:
+    return hashlib.sha256(b"\0".join(parts)).digest()
 
 
 def _content(value: Any) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -132,3 +132,34 @@ def test_any_change_is_another_identity(identity: Callable[[Any], str]) -> None:
         assert identity(patchers[0]) == identity(patchers[1]), name
         found[name] = identity(patchers[0])
     assert len(set(found.values())) == len(found)
+
+
+class Watched(dict[str, object]):
+    """Counts how often somebody looks into it."""
+
+    looked_into = 0
+
+    def __iter__(self) -> Iterator[str]:
+        type(self).looked_into += 1
+        return super().__iter__()
+
+
+def test_what_many_things_share_is_looked_at_once_a_depth(identity: Callable[[Any], str]) -> None:
+    """Eight layers of eight, each of which holds all of the next: 8⁸ ways down, and no more than one look each."""
+    layer: list[Watched] = [Watched(leaf=i) for i in range(8)]
+    for _ in range(7):
+        layer = [Watched({f"{i}": each for i, each in enumerate(layer)}) for _ in range(8)]
+    patcher = Patcher()
+    patcher.model_options["graph"] = layer
+    Watched.looked_into = 0
+    identity(patcher)
+    assert Watched.looked_into <= 64
+
+
+def test_sharing_is_no_difference(identity: Callable[[Any], str]) -> None:
+    """One thing in two places is the same as two equal things there."""
+    once, twice = Patcher(), Patcher()
+    shared = {"weights": torch.ones(3)}
+    once.model_options["both"] = [shared, shared]
+    twice.model_options["both"] = [{"weights": torch.ones(3)}, {"weights": torch.ones(3)}]
+    assert identity(once) == identity(twice)
