@@ -32,11 +32,9 @@ from .casts import casts_not_held
 from .gradient_checkpointing import checkpointable
 from .matmul import plain_matmul
 from .memory import free_memory, is_out_of_memory, load_whole, plan_note, release, storage
-from .precision import own_precision
+from .precision import COMPUTE_DTYPES, own_precision
 from .progress import tell
 from .weights import differentiable, plain_clone
-
-COMPUTE_DTYPES = {"as loaded": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 class HostDenoiser:

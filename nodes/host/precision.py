@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+COMPUTE_DTYPES = {"as loaded": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
 
 @contextmanager
 def own_precision(device: torch.device, element_size: int) -> Generator[None, None, None]:

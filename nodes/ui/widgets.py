@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..host.denoiser import COMPUTE_DTYPES
+from ..host.precision import COMPUTE_DTYPES
 
 PLANNED = "auto"
 CUSTOM = "as set here"
