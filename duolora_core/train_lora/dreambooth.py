@@ -67,6 +67,7 @@ def train_lora(
     class_examples: Sequence[Example] = (),
     planner: MemoryPlanner | None = None,
     resume: LoraCheckpoint | None = None,
+    extras: Extras | None = None,
 ) -> Iterator[LoraStepReport]:
     """Trains attached LoRAs on pictures and yields after every step; `attached.loras` always holds what is reached.
 
@@ -77,6 +78,7 @@ def train_lora(
         class_examples: pictures of the class as the model paints it, under its prompt: prior preservation
         planner: replace the config's micro-batch, and say how to go on when memory runs out
         resume: of the same training; it resumes after that step
+        extras: what another method adds (`unzip`)
 
     Raises:
         SettingsError: there is no picture.
@@ -85,22 +87,9 @@ def train_lora(
         TrainingError: `resume` is not this training's.
         OutOfMemoryError: memory ran out, and there is no smaller plan.
     """
-    return train_factors(denoiser, attached, examples, config, Extras(), class_examples, planner, resume)
-
-
-def train_factors(
-    denoiser: Denoiser,
-    attached: AttachedLoras,
-    examples: Sequence[Example],
-    config: TrainConfig,
-    extras: Extras,
-    class_examples: Sequence[Example] = (),
-    planner: MemoryPlanner | None = None,
-    resume: LoraCheckpoint | None = None,
-) -> Iterator[LoraStepReport]:
-    """The loop itself; raises as `train_lora`."""
     if not examples:
         raise SettingsError("Training needs at least one picture.")
+    extras = extras or Extras()
     planner = planner or MemoryPlanner([MemoryPlan(config.micro_batch, "none")])
     if resume is not None:
         require_fitting(resume, attached.loras, config.steps)

@@ -34,7 +34,7 @@ from .attached_loras import AttachedLoras
 from .checkpoint import LoraCheckpoint, LoraStepReport, named_parameters
 from .column_masks import clamp_columns, column_overlap, column_scores, grow_all, separate_columns
 from .config import TrainConfig
-from .dreambooth import Extras, gradient, require_finite, train_factors
+from .dreambooth import Extras, gradient, require_finite, train_lora
 from .examples import Example, draw_samples
 from .per_lora_prompts import read_prompts
 from .target_modules import LoraConfig, target_layers
@@ -159,7 +159,16 @@ def unzip(
 
         penalty = ("overlap", config.orthogonality, partial(column_overlap, content, style))
         extras = Extras(open_columns, around, penalty, settle, config.column_rate)
-    yield from train_factors(denoiser, attached, examples, config.learning, extras, class_examples, planner, resume)
+    yield from train_lora(
+        denoiser,
+        attached,
+        examples,
+        config.learning,
+        class_examples=class_examples,
+        planner=planner,
+        resume=resume,
+        extras=extras,
+    )
 
 
 def _open_columns(
