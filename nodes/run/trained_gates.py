@@ -24,14 +24,14 @@ class TrainedGates:
     Attributes:
         values: (total gates,), float32 on the CPU
         losses: {term: one number for each step}
-        told: how it went, in plain words
+        log_lines: how it went, in plain words
         pictures: how many of content and style it was trained on
         steps: that it took; fewer than asked for where it ended early
     """
 
     values: Tensor
     losses: Mapping[str, Sequence[float]]
-    told: Sequence[str]
+    log_lines: Sequence[str]
     pictures: tuple[int, int]
     steps: int
 

@@ -23,15 +23,15 @@ class PlainFormula(GatedLora):
     """y = W x + up · (gate ⊙ (down · x)), run by run, with each layer's gates by themselves and ones where open."""
 
     def add(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
-        slot, rows = self.gates.slots[name], self._rows.branches
-        gate = torch.stack([self._gate_row(row) for row in rows])[:, slot.whole].to(x)  # (batch, R)
+        slot, branches = self.gates.slots[name], self._rows.branches
+        gate = torch.stack([self._branch_gates(branch) for branch in branches])[:, slot.whole].to(x)  # (batch, R)
         parts = [side[name] for side in (self.pair.content, self.pair.style) if name in side]
         up, down = (torch.cat([getattr(part, what) for part in parts], dim) for what, dim in (("up", 1), ("down", 0)))
         up, down = as_kernels(module, up.to(x), down.to(x))
         content = slot.content_rank
-        for row, samples in branch_runs(rows):
-            ranks = slice(content if row == "style" else 0, content if row == "content" else len(down))
-            if row != "base" and ranks.start < ranks.stop:
+        for branch, samples in branch_runs(branches):
+            ranks = slice(content if branch == "style" else 0, content if branch == "content" else len(down))
+            if branch != "base" and ranks.start < ranks.stop:
                 single = samples == slice(0, len(x))
                 part, target = (x, output) if single else (x[samples], output[samples])
                 _add(module, part, up[:, ranks], down[ranks], target, gate[samples, ranks])

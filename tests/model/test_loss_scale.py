@@ -29,7 +29,8 @@ from train_lora.test_unzip import FORM, LATENT, PROMPTS
 from training import BOTH_WEIGHTED, ROLES, small_pair
 from worlds import World
 
-Training = Callable[[UNet, World, Overflowing, MemoryPlanner], tuple[Tensor, list[dict[str, float]]]]
+Outcome = tuple[Tensor, list[dict[str, float]]]
+Training = Callable[[UNet, World, Overflowing, MemoryPlanner], Outcome]
 
 MERGE = replace(BOTH_WEIGHTED, steps=4, micro_batch=8)  # one backward pass a step
 ONCE = "a gradient overflowed; the step was repeated with 1/64 of the loss scale"
@@ -80,31 +81,29 @@ def test_a_loss_that_is_not_finite_is_not_repeated() -> None:
     assert scale.divisor == 1
 
 
-def merged(unet: UNet, built: World, spoil: Overflowing, plans: MemoryPlanner) -> tuple[Tensor, list[dict[str, float]]]:
+def merged(unet: UNet, built: World, spoil: Overflowing, planner: MemoryPlanner) -> Outcome:
     denoiser = TinyDenoiser(unet, spoil=spoil)
     with attach(denoiser.modules, built.pair, open_gates(built.pair)) as gated:
-        reports = list(train(denoiser, gated, [picture(1)], [picture(2)], ROLES, MERGE, plans))
+        reports = list(train(denoiser, gated, [picture(1)], [picture(2)], ROLES, MERGE, planner))
     return gated.gates.values, [dict(report.losses) for report in reports]
 
 
-def zipped(unet: UNet, built: World, spoil: Overflowing, plans: MemoryPlanner) -> tuple[Tensor, list[dict[str, float]]]:
+def zipped(unet: UNet, built: World, spoil: Overflowing, planner: MemoryPlanner) -> Outcome:
     denoiser, config = TinyDenoiser(unet, spoil=spoil), ZipLoraConfig(steps=4, micro_batch=8)
     with attach_zip(denoiser.modules, built.pair) as zipped:
-        reports = list(zip_lora(denoiser, zipped, [picture(1)], [picture(2)], config, plans))
+        reports = list(zip_lora(denoiser, zipped, [picture(1)], [picture(2)], config, planner))
     return zipped.gates.values, [dict(report.losses) for report in reports]
 
 
-def dreamt(unet: UNet, built: World, spoil: Overflowing, plans: MemoryPlanner) -> tuple[Tensor, list[dict[str, float]]]:
-    outcome = trained_loras(TinyDenoiser(unet, spoil=spoil), grown(), replace(CONFIG, steps=4), plans=plans)
+def dreamt(unet: UNet, built: World, spoil: Overflowing, planner: MemoryPlanner) -> Outcome:
+    outcome = trained_loras(TinyDenoiser(unet, spoil=spoil), grown(), replace(CONFIG, steps=4), planner=planner)
     return outcome.numbers, [dict(report.losses) for report in outcome.reports]
 
 
-def unzipped(
-    unet: UNet, built: World, spoil: Overflowing, plans: MemoryPlanner
-) -> tuple[Tensor, list[dict[str, float]]]:
+def unzipped(unet: UNet, built: World, spoil: Overflowing, planner: MemoryPlanner) -> Outcome:
     denoiser, loras = TinyDenoiser(unet, spoil=spoil), unzip_loras(TinyDenoiser(unet).layout, FORM, UNZIP)
     with attach_loras(denoiser.modules, loras) as live:
-        reports = list(unzip(denoiser, live, [LATENT], PROMPTS, UNZIP, plans=plans))
+        reports = list(unzip(denoiser, live, [LATENT], PROMPTS, UNZIP, planner=planner))
     tensors = [tensor.flatten() for lora in loras.values() for tensor in lora.tensors().values()]
     return torch.cat(tensors), [dict(report.losses) for report in reports]
 
@@ -116,46 +115,46 @@ def test_a_training_that_overflows_ends_as_one_that_does_not(unet: UNet, built: 
     free, tight = Overflowing([math.inf]), Overflowing([math.inf])
     values, losses = training(unet, built, free, large())
     tight.limits = [max(free.largest) / 8]  # a 64th of the largest is below
-    plans = large()
-    again, told = training(unet, built, tight, plans)
+    planner = large()
+    again, told = training(unet, built, tight, planner)
     assert torch.equal(again, values) and told == losses
-    assert plans.notes == [ONCE]
+    assert planner.notes == [ONCE]
     assert len(tight.largest) == len(free.largest) + 1
 
 
 def test_a_merge_goes_on_with_the_lowered_scale(unet: UNet, built: World, tmp_path: Path) -> None:
     """Through a file: what had overflowed is not tried again, also where it would not overflow now."""
-    spoil, plans = Overflowing([0.0, math.inf]), large()
+    spoil, planner = Overflowing([0.0, math.inf]), large()
     denoiser = TinyDenoiser(unet, spoil=spoil)
     with attach(denoiser.modules, built.pair, open_gates(built.pair)) as gated:
-        reports = train(denoiser, gated, [picture(1)], [picture(2)], ROLES, MERGE, plans)
+        reports = train(denoiser, gated, [picture(1)], [picture(2)], ROLES, MERGE, planner)
         next(reports)
-        state = next(reports).state()
+        state = next(reports).checkpoint()
         rest = [next(reports) for _ in range(2)]
     whole, scaled = gated.gates.values, spoil.largest[-2:]
     assert state.scale_divisor == 64
-    spoil, plans = Overflowing([math.inf]), large()
+    spoil, planner = Overflowing([math.inf]), large()
     denoiser = TinyDenoiser(unet, spoil=spoil)
     with attach(denoiser.modules, built.pair, open_gates(built.pair)) as gated:
         state = through_a_file(state, tmp_path)
-        again = list(train(denoiser, gated, [picture(1)], [picture(2)], ROLES, MERGE, plans, state))
+        again = list(train(denoiser, gated, [picture(1)], [picture(2)], ROLES, MERGE, planner, state))
     assert torch.equal(gated.gates.values, whole.cpu()) and spoil.largest == scaled
     assert [report.losses for report in again] == [report.losses for report in rest]
-    assert plans.notes == ["the loss scale stays at 1/64, since a gradient had overflowed before the stop"]
+    assert planner.notes == ["the loss scale stays at 1/64, since a gradient had overflowed before the stop"]
 
 
 def test_a_lora_goes_on_with_the_lowered_scale(unet: UNet, tmp_path: Path) -> None:
     spoil, config = Overflowing([0.0, math.inf]), replace(CONFIG, steps=4)
-    whole = trained_loras(TinyDenoiser(unet, spoil=spoil), grown(), config, plans=large())
+    whole = trained_loras(TinyDenoiser(unet, spoil=spoil), grown(), config, planner=large())
     assert [checkpoint.scale_divisor for checkpoint in whole.checkpoints] == [64] * 4
     resume, again = loras_through_a_file(whole.checkpoints[1], grown(), tmp_path), Overflowing([math.inf])
-    rest = trained_loras(TinyDenoiser(unet, spoil=again), grown(), config, plans=large(), resume=resume)
+    rest = trained_loras(TinyDenoiser(unet, spoil=again), grown(), config, planner=large(), resume=resume)
     assert torch.equal(rest.numbers, whole.numbers) and again.largest == spoil.largest[-2:]
 
 
 @pytest.mark.parametrize("training", [merged, zipped, dreamt, unzipped])
 def test_what_overflows_at_every_scale_ends_the_training(unet: UNet, built: World, training: Training) -> None:
-    spoil, plans = Overflowing([0.0]), large()
+    spoil, planner = Overflowing([0.0]), large()
     with pytest.raises(NotFiniteError, match=r"step 1: the gradient .* not a finite number .* No step had succeeded"):
-        training(unet, built, spoil, plans)
-    assert len(spoil.largest) == 3 and len(plans.notes) == 2
+        training(unet, built, spoil, planner)
+    assert len(spoil.largest) == 3 and len(planner.notes) == 2

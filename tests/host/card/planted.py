@@ -36,7 +36,7 @@ def gates_on_the_host() -> AbstractContextManager[None]:
     def make(original: Original) -> Original:
         return lambda self, row: original(self, row).cpu()
 
-    return replaced("pack:duolora_core.merge.gated:GatedLora._gate_row", make)
+    return replaced("pack:duolora_core.merge.gated:GatedLora._branch_gates", make)
 
 
 def noise_on_the_host() -> AbstractContextManager[None]:
