@@ -7,7 +7,7 @@ m of the open columns are trained, and what both LoRAs scale is penalised ("Colu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -54,27 +54,20 @@ def grow_all(
 ) -> None:
     """`grow_masks` for every layer that both LoRAs separate.
 
-    Choosing looks at the numbers. They are brought to the CPU and the masks back from there in one copy each, so that
-    a graphics card is waited for a few times and not several times a layer.
+    Choosing looks at the numbers. They are brought to the CPU in one copy and the masks back from there in another,
+    so that a graphics card is waited for twice and not several times a layer.
     """
+    loras = (content, style)
     names, device = list(content.masks), next(iter(content.masks.values())).device
-    masks = [_split(_flat(lora.masks, names).cpu(), lora.masks, names) for lora in (content, style)]
-    found = [_split(_flat(scores[role], names).cpu(), content.masks, names) for role in _ROLES]
-    for name in names:
-        masks[0][name], masks[1][name] = grow_masks(
-            masks[0][name], masks[1][name], found[0][name], found[1][name], share
-        )
-    for lora, grown in zip((content, style), masks, strict=True):
-        lora.masks.update(_split(_flat(grown, names).to(device), lora.masks, names))
-
-
-def _flat(layers: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-    return torch.cat([layers[name] for name in names])
-
-
-def _split(flat: Tensor, like: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    parts = flat.split([len(like[name]) for name in names])
-    return {name: part.clone() for name, part in zip(names, parts, strict=True)}
+    sizes = [len(content.masks[name]) for name in names]
+    held = [lora.masks for lora in loras] + [scores[role] for role in _ROLES]
+    rows = torch.stack([torch.cat([layers[name] for name in names]) for layers in held]).cpu()  # (4, all columns)
+    grown = [
+        torch.stack(grow_masks(*of_layer, share))  # (2, columns)
+        for of_layer in rows.split(sizes, dim=1)
+    ]
+    for lora, masks in zip(loras, torch.cat(grown, dim=1).to(device), strict=True):
+        lora.masks.update(zip(names, (mask.clone() for mask in masks.split(sizes)), strict=True))
 
 
 def grow_masks(
