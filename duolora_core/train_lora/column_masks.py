@@ -62,10 +62,9 @@ def grow_all(
     sizes = [len(content.masks[name]) for name in names]
     held = [lora.masks for lora in loras] + [scores[role] for role in _ROLES]
     rows = torch.stack([torch.cat([layers[name] for name in names]) for layers in held]).cpu()  # (4, all columns)
-    grown = [
-        torch.stack(grow_masks(*of_layer, share))  # (2, columns)
-        for of_layer in rows.split(sizes, dim=1)
-    ]
+    grown: list[Tensor] = []
+    for content_mask, style_mask, content_scores, style_scores in rows.split(sizes, dim=1):
+        grown.append(torch.stack(grow_masks(content_mask, style_mask, content_scores, style_scores, share)))
     for lora, masks in zip(loras, torch.cat(grown, dim=1).to(device), strict=True):
         lora.masks.update(zip(names, (mask.clone() for mask in masks.split(sizes)), strict=True))
 
