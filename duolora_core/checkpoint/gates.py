@@ -12,6 +12,9 @@ from torch import Tensor
 
 from ..errors import SettingsError
 
+DIVISORS = (1, 64, 4096)
+"""What the full loss scale may have been divided by, in the order in which it is tried."""
+
 
 @dataclass(frozen=True)
 class GateCheckpoint:

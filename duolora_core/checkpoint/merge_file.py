@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..model.loss_scale import DIVISORS
 from .file import CheckpointData, read_checkpoint, write_checkpoint
-from .gates import GateCheckpoint
+from .gates import DIVISORS, GateCheckpoint
 
 MOST_BYTES = 2**30
 """No file that we write is nearly as large: 60 training pictures of 1024 px are 16 MB, all gates some megabytes."""

@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-DIVISORS = (1, 64, 4096)
-"""Of the full scale, in the order in which they are tried."""
+from ..checkpoint.gates import DIVISORS
 
 Losses = dict[str, float]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.file import CheckpointData, read_checkpoint, write_checkpoint
-from ..model.loss_scale import DIVISORS
+from ..checkpoint.gates import DIVISORS
 from .checkpoint import LoraCheckpoint, require_fitting
 from .trainable_lora import Side, TrainableLora
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...duolora_core.merge.merged import MergedLora
 from ..host.models import apply_lora
-from ..ui.sockets import ordinary_lora
+from .merge_result import ordinary_lora
 
 
 def patched(

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
+from ...duolora_core.lora.save import kohya_state_dict
 from ...duolora_core.merge.gates import Gates
 from ...duolora_core.merge.merged import MergedLora
 from ...duolora_core.merge.stack import LoraPair
 from ...duolora_core.merge.statistics import BlockGates
-from ..ui.sockets import ordinary_lora
 
 
 @dataclass(frozen=True)
@@ -41,3 +42,13 @@ class MergeResult:
     def __str__(self) -> str:
         """As of `LoadedLora`."""
         return f"merge of {' and '.join(self.sources)}"
+
+
+def ordinary_lora(merged: MergedLora, content_strength: float, style_strength: float) -> Mapping[str, Tensor]:
+    """A merge at these strengths as the state dict of an ordinary LoRA, in fp16.
+
+    Raises:
+        LoraFileError: a value is too large for fp16.
+    """
+    with torch.inference_mode(False):
+        return kohya_state_dict(merged.fold(content_strength, style_strength))

@@ -159,4 +159,7 @@ def pictures(server: ComfyServer, history: History) -> Sequence[np.ndarray]:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "2")
+    # glibc stops giving freed memory back once it has seen large tensors freed, and keeps it in a heap for each thread.
+    # With a fixed threshold each tensor is a mapping of its own, so that what is measured is what is held.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**17))
     sys.exit(main())
