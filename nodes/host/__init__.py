@@ -4,6 +4,7 @@
 - `casts`: weights stored in another dtype, converted for each use and held for none
 - `gradient_checkpointing`: gradient checkpointing of the UNet's blocks
 - `memory`: what is free on the device, and loading a model there whole
+- `attention`, `matmul`: kernels that have a backward pass, in place of faster ones that have none
 - `precision`: the arithmetic of a training
 - `denoiser`: a loaded model as the engine's `Denoiser`
 - `prompts`: prompts encoded with a LoRA's own text encoder part
