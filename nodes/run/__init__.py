@@ -2,6 +2,6 @@
 
 The files in reading order: `options` and `loaded_lora` (what comes in), `pair`, `merge_inputs` and `training_inputs`
 (pictures and prompts), `merge`, `baseline`, `train_lora` (the runs), `trained_gates` (the last ones are remembered),
-`checkpoint`, `merge_checkpoint`, `lora_checkpoint` (resuming them), `preview_sampling` and `progress` (what is seen meanwhile), `merge_result`,
-`trained_loras`, `apply` and `report` (what comes out).
+`checkpoint`, `merge_checkpoint`, `lora_checkpoint` (resuming them), `preview_sampling` and `progress` (what is seen
+meanwhile), `merge_result`, `trained_loras`, `apply` and `report` (what comes out).
 """
