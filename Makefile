@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt constraints-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types audit unit test-host test-browser test-robust test-card test-full screenshots bench-quality bench-speed bench-training format clean
+.PHONY: help demo test lint types audit unit test-host test-browser test-robust test-card test-full test-files screenshots bench-quality bench-speed bench-training format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ test-card: $(STAMP) ## Let every flow run on a pretended card in each ComfyUI, u
 
 test-full: $(STAMP) ## One merge on SDXL at its real size in a real ComfyUI: seconds and memory node by node, 10 to 20 minutes
 	PYTHONPATH=.:tests $(BIN)/python -m host.full
+
+test-files: $(STAMP) ## Read LoRA files as trainers write them, and compare with theirs and ComfyUI's values, under 6 minutes
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m wild_loras
 
 bench-quality: $(STAMP) ## Measure every method on held-out pairs, 60 minutes (FAST=1: a part of it, 8 minutes)
 	$(BIN)/python -m benchmarks.shapes_world.quality $(if $(FAST),--cases 4 --pictures 16 --table-only --no-report)

@@ -117,7 +117,7 @@ class BaselineMerge(io.ComfyNode):
         vae: Any = None,
         options: MergeOptions | None = None,
     ) -> io.NodeOutput:
-        pair = loaded_pair(model, content, style)
+        pair = loaded_pair(model, clip, content, style)
         log = None
         if method in ZIP_LORA:
             inputs = MergeInputs(model, clip, vae, resolution, options or MergeOptions())

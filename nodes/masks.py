@@ -16,7 +16,7 @@ from .host import files
 from .host.denoiser import prediction_of
 from .run.loaded_lora import LoadedLora
 from .run.merge_result import MergeResult
-from .run.pair import loaded_pair
+from .run.pair import coverage_notes, loaded_pair
 from .ui.schema import schema
 from .ui.sockets import CATEGORY, ConceptSocket, MergedSocket
 
@@ -44,16 +44,22 @@ class LoadMasks(io.ComfyNode):
                     options=files.masks_names() or [NONE_SAVED],
                     tooltip="A file saved with 'masks only' by Save Merged LoRA.",
                 ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="The checkpoint's CLIP. Needed only for LoRAs whose text encoder part is a DoRA, LoHa, "
+                    "LoKr or the like.",
+                ),
             ],
             outputs=[MergedSocket.Output("merged", tooltip="To Apply, Save, Combine and Report.")],
         )
 
     @classmethod
-    def execute(cls, model: Any, content: LoadedLora, style: LoadedLora, masks: str) -> io.NodeOutput:
+    def execute(cls, model: Any, content: LoadedLora, style: LoadedLora, masks: str, clip: Any = None) -> io.NodeOutput:
         if masks == NONE_SAVED:
             raise SettingsError("No masks are saved yet. Save some with Save Merged LoRA, 'masks only'.")
         held = read_masks(files.lora_path(masks))
-        pair = loaded_pair(model, content, style, held.basis)
+        pair = loaded_pair(model, clip, content, style, held.basis)
         with torch.inference_mode(False):
             gates = gates_of(held, pair)
             roles = roles_of(held, pair.layout)
@@ -62,7 +68,7 @@ class LoadMasks(io.ComfyNode):
                 trigger_phrase=str(held.recipe.get("combined_prompt", "")),
                 prediction=prediction_of(model.get_model_object("model_sampling")),
                 sources=(content.file.name, style.file.name),
-                notes=[f"made again from {held.name}"],
+                notes=[f"made again from {held.name}", *coverage_notes(pair)],
                 blocks=block_statistics(gates, pair, roles),
                 pair=pair,
                 gates=gates,

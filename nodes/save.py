@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.lora.metadata import FileInfo, metadata
-from ..duolora_core.lora.save import kohya_state_dict, write_safetensors
+from ..duolora_core.lora.save import kohya_state_dict, without_what_diffusers_refuses, write_safetensors
 from ..duolora_core.merge.masks_file import save_masks
 from .host.files import MASKS_SUFFIX, save_numbered
 from .run.merge_result import MergeResult
@@ -59,6 +59,13 @@ class SaveMergedLora(io.ComfyNode):
                     tooltip="masks only: a file of about 0.4 MB from which Load Masks makes the merge again "
                     "with both source LoRAs.",
                 ),
+                io.Boolean.Input(
+                    "for_diffusers",
+                    default=False,
+                    optional=True,
+                    tooltip="Leaves out changes of norms, biases and text embeddings, which few LoRAs have, and for "
+                    "which diffusers refuses the whole file. ComfyUI takes them.",
+                ),
             ],
             outputs=[io.String.Output("lora_name", tooltip="The new file's name in the LoRA list.")],
         )
@@ -73,12 +80,15 @@ class SaveMergedLora(io.ComfyNode):
         precision: str,
         max_rank: int,
         what: str,
+        for_diffusers: bool = False,
     ) -> io.NodeOutput:
         with torch.inference_mode(False):
             if what == MASKS:
                 name = _save_masks(merged, filename_prefix)
                 return io.NodeOutput(name, ui=ui.PreviewText(f"Saved masks as {name}"))
             folded = merged.merged.fold(content_strength, style_strength, max_rank or None)
+            reduced, refused = without_what_diffusers_refuses(folded)
+            folded = reduced if for_diffusers else folded
             tensors = kohya_state_dict(folded, DTYPES[precision])
             if not tensors:
                 raise SettingsError(
@@ -86,6 +96,8 @@ class SaveMergedLora(io.ComfyNode):
                     "merge says which masks have."
                 )
             saved_as = {"content_strength": content_strength, "style_strength": style_strength, "max_rank": max_rank}
+            if for_diffusers and refused:
+                saved_as["left_out_for_diffusers"] = refused
             recipe = {**merged.merged.recipe, "saved": saved_as}
             trigger = _trigger(merged, content_strength, style_strength)
             # Titled without the number, so that the same merge saved again is the same file.
@@ -96,6 +108,13 @@ class SaveMergedLora(io.ComfyNode):
         ranks = [low_rank.rank for low_rank in folded.layers.values()]
         mean = sum(ranks) / len(ranks) if ranks else 0
         text = f"Saved {name}: {size:.1f} MB, mean rank {mean:.0f}, left out {folded.error:.2%} of the merge"
+        if refused and for_diffusers:
+            text += f"\n{refused} changes of norms, biases or text embeddings were left out for diffusers"
+        elif refused:
+            text += (
+                f"\nIt holds {refused} changes of norms, biases or text embeddings, for which diffusers refuses it. "
+                "ComfyUI takes them; switch on for_diffusers to leave them out."
+            )
         return io.NodeOutput(name, ui=ui.PreviewText(text))
 
 

@@ -1,6 +1,10 @@
 """What a LoRA is: read from any common format, matched to a model's layers, saved as an ordinary file.
 
-The files in reading order: `low_rank` (ΔW = up · down), `keys` (how trainers spell layers), `architecture` (made for
-which family), `parallel_layers`, `read`, `match` (to a model's layers), `folded` (an ordinary LoRA), `metadata`,
-`save`.
+The files in reading order:
+
+- the maths: `low_rank` (ΔW = up · down), `adapters/` (the other kinds, and the nearest low-rank change to each)
+- in: `keys` (how trainers spell layers and parts), `architecture` (made for which family), `adapter_parts` (parts put
+  together), `scale` and `beside` (what metadata and neighbouring files say), `parallel_layers`, `read`
+- on a model: `match`
+- out: `folded` (an ordinary LoRA), `metadata`, `save`
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -18,10 +18,11 @@ class FoldedLora:
 
     Attributes:
         layers: {canonical UNet layer: LowRank}
-        text: {kohya name of a text-encoder layer: LowRank}
+        text: {name of a text-encoder layer, see `keys.text_layer`: LowRank}
         offsets: {(canonical layer, "weight" | "bias"): (channels,)}
         shapes: {canonical UNet layer: shape of the weight it changes}
         error: relative Frobenius error of dropping components and of recompression, over all layers together
+        text_offsets: {(name of a text-encoder layer, "weight" | "bias"): (channels,)}
     """
 
     layers: Mapping[str, LowRank]
@@ -29,6 +30,7 @@ class FoldedLora:
     offsets: Mapping[tuple[str, str], Tensor]
     shapes: Mapping[str, tuple[int, ...]]
     error: float
+    text_offsets: Mapping[tuple[str, str], Tensor] = field(default_factory=dict[tuple[str, str], Tensor])
 
 
 def unet_part(lora: PlacedLora, layout: UNetLayout) -> FoldedLora:

@@ -7,58 +7,80 @@ differ by trainer (kohya, diffusers, PEFT, LyCORIS, ComfyUI) and are undone by `
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 from ..model.layout import UNetLayout
 
-Part = Literal["up", "down", "mid", "alpha", "weight_offset", "bias_offset"]
-
-_ADAPTER = r"(?:\.(?!weight$)[^.]+)?"  # the adapter name that PEFT puts in: `.lora_A.default.weight`
-_PARTS: tuple[tuple[Part, re.Pattern[str]], ...] = (
+_ADAPTER = r"(?:\.(?!weight$|bias$)[^.]+)?"  # the adapter name that PEFT puts in: `.lora_A.default.weight`
+_PARTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("up", re.compile(rf"\.lora_up\.weight$|\.lora_B{_ADAPTER}(?:\.weight)?$|[._]lora\.up\.weight$")),
     ("down", re.compile(rf"\.lora_down\.weight$|\.lora_A{_ADAPTER}(?:\.weight)?$|[._]lora\.down\.weight$")),
     ("up", re.compile(r"\.lora_linear_layer\.up\.weight$")),
     ("down", re.compile(r"\.lora_linear_layer\.down\.weight$")),
     ("mid", re.compile(r"\.lora_mid\.weight$")),
+    ("up_bias", re.compile(rf"\.lora_(?:up|B{_ADAPTER})\.bias$")),
+    ("importance", re.compile(rf"\.lora_E{_ADAPTER}(?:\.weight)?$")),  # AdaLoRA
+    ("rank_count", re.compile(rf"\.ranknum{_ADAPTER}$")),
     ("alpha", re.compile(r"(?:[._]lora)?\.alpha$")),
     ("weight_offset", re.compile(r"\.(?:diff|w_norm)$")),
     ("bias_offset", re.compile(r"\.(?:diff_b|b_norm)$")),
+    ("new_weight", re.compile(r"\.set_weight$")),
+    ("dora_scale", re.compile(r"\.dora_scale$")),
+    ("magnitude", re.compile(rf"\.(?:lora_magnitude_vector{_ADAPTER}(?:\.weight)?|magnitude)$")),
+    *((part, re.compile(rf"\.{part}{_ADAPTER}$")) for part in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")),
+    *((part, re.compile(rf"\.{part}{_ADAPTER}$")) for part in ("hada_t1", "hada_t2", "lokr_w1", "lokr_w2", "lokr_t2")),
+    *((f"lokr_w{w}_{f}", re.compile(rf"\.lokr_w{w}_{f}{_ADAPTER}$")) for w in "12" for f in "ab"),
+    ("oft_blocks", re.compile(r"\.oft_blocks$")),
+    ("rescale", re.compile(r"\.rescale$")),
+    *((f"glora_{half}{i}", re.compile(rf"\.{half}{i}\.weight$")) for half in "ab" for i in "12"),
+    ("on_input", re.compile(r"\.on_input$")),
+    ("ia3_scales", re.compile(rf"\.ia3_l{_ADAPTER}(?:\.weight)?$")),
 )
 _FOREIGN: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("DoRA", re.compile(r"\.(?:dora_scale|lora_magnitude_vector.*)$")),
-    ("LoHa", re.compile(r"\.hada_(?:w[12]_[ab]|t[12])$")),
-    ("LoKr", re.compile(r"\.lokr_(?:w[12](?:_[ab])?|t2)$")),
-    ("OFT", re.compile(r"\.(?:oft_.*|rescale)$")),
-    ("GLoRA", re.compile(r"\.[ab][12]\.weight$")),
-    ("(IA)³", re.compile(r"\.on_input$")),
-    ("full weight replacement", re.compile(r"\.(?:set_weight|reshape_weight)$")),
+    ("an OFT of PEFT or of early trainers", re.compile(r"\.(?:oft_(?!blocks).*|boft_.*)$")),
+    ("VeRA, VB-LoRA or another shared-basis adapter", re.compile(r"\.(?:vera_lambda_.*|vblora_.*|randlora_.*)$")),
+    ("an enlarged weight (a control LoRA)", re.compile(r"\.reshape_weight$")),
+    ("a GLoRA with a Tucker core", re.compile(r"\.bm\.weight$")),
 )
 
 _UNET_PREFIX = re.compile(
     r"^(?:lora_unet_|lycoris_(?:unet_)?"
     r"|(?:base_model\.model\.)?(?:unet\.){0,2}(?:base_model\.model\.)?(?:model\.)?(?:diffusion_model\.)?)"
 )
-_TEXT_ROOTS = {
-    "lora_te1_": "te1",
-    "lora_te2_": "te2",
-    "lora_te_": "te1",
-    "text_encoder.": "te1",
-    "text_encoder_2.": "te2",
-    "lycoris_text_encoder_2_": "te2",
-    "lycoris_text_encoder_": "te1",
-    "text_encoders.clip_l.transformer.": "te1",
-    "text_encoders.clip_g.transformer.": "te2",
-    "base_model.model.text_encoder.": "te1",
-    "base_model.model.text_encoder_2.": "te2",
-}
-_TEXT_LAYER = re.compile(
-    r"^(?:base_model[._]model[._])?text_model[._]encoder[._]layers[._](\d+)[._]"
-    r"(self_attn[._](?:q|k|v|out)_proj|mlp[._]fc[12])$"
+_WRAPPER = re.compile(r"(?<![^._])_orig_mod[._]")  # torch.compile puts it before every name
+_TEXT_ROOTS = tuple(
+    (re.compile(rf"^(?:{spellings})"), encoder)
+    for spellings, encoder in (
+        (r"lora_te2_|lycoris_text_encoder_2_|(?:base_model\.model\.)?text_encoder_2\.", "te2"),
+        (r"(?:text_encoders\.)?clip_g\.(?:transformer\.)?|te2\.", "te2"),
+        (r"lora_te1?_|lycoris_text_encoder_|(?:base_model\.model\.)?text_encoder\.", "te1"),
+        (r"(?:text_encoders\.)?clip_l\.(?:transformer\.)?|te1\.", "te1"),
+    )
 )
+_TEXT_LAYER = re.compile(
+    r"^(?:base_model[._]model[._])?(?:text_model[._])?encoder[._]layers[._](\d+)[._]"
+    r"(self_attn[._](?:q|k|v|out)_proj|mlp[._]fc[12]|layer_norm[12])$"
+)
+_TEXT_OUTER = re.compile(
+    r"^(?:base_model[._]model[._])?(?:text_model[._])?"
+    r"(?:(embeddings)[._](token_embedding|position_embedding)|(final_layer_norm))$"
+)
+_BUNDLED = re.compile(r"^bundle_emb\.(.+?)\.(?:string_to_param\..*|clip_[lg]|emb_params)$")
+_CLIP = {"te1": "clip_l", "te2": "clip_g"}
 
 
-def split_key(key: str) -> tuple[str, Part] | None:
-    """(layer with its prefix, part) of a key of a plain LoRA, LoCon or 1-D offset; None for anything else."""
+def uncompiled(key: str) -> str:
+    """The key without what torch.compile puts before every name of a compiled model."""
+    return _WRAPPER.sub("", key)
+
+
+def bundled_embedding(key: str) -> str | None:
+    """The trigger word of a textual inversion that OneTrainer or A1111 keeps in the LoRA's file, else None."""
+    match = _BUNDLED.match(key)
+    return match[1] if match else None
+
+
+def split_key(key: str) -> tuple[str, str] | None:
+    """(layer with its prefix, part) of a key of any adapter that is read; None for anything else."""
     for part, pattern in _PARTS:
         match = pattern.search(key)
         if match:
@@ -67,7 +89,7 @@ def split_key(key: str) -> tuple[str, Part] | None:
 
 
 def foreign_kind(key: str) -> tuple[str, str] | None:
-    """(layer with its prefix, kind of adapter) if the key belongs to an adapter that is not a plain LoRA."""
+    """(layer with its prefix, kind of adapter) if the key belongs to an adapter that is not read."""
     for kind, pattern in _FOREIGN:
         match = pattern.search(key)
         if match:
@@ -82,14 +104,24 @@ def unet_layer(prefixed: str, layout: UNetLayout) -> str | None:
 
 
 def text_layer(prefixed: str) -> str | None:
-    """The kohya name (`lora_te1_text_model_encoder_layers_0_mlp_fc1`) of a text-encoder layer, or None."""
-    for root, encoder in _TEXT_ROOTS.items():
-        if not prefixed.startswith(root):
+    """The name of a text-encoder layer by which ComfyUI finds it, or None.
+
+    `lora_te1_text_model_encoder_layers_0_mlp_fc1` where kohya's trainer has a name for it, else ComfyUI's own,
+    `text_encoders.clip_l.transformer.text_model.embeddings.token_embedding`.
+    """
+    for root, encoder in _TEXT_ROOTS:
+        match = root.match(prefixed)
+        if match is None:
             continue
-        bare = prefixed[len(root) :]
+        bare = prefixed[match.end() :]
         if bare in ("text_projection", "text_model_text_projection"):
             return f"lora_{encoder}_text_projection"
-        match = _TEXT_LAYER.match(bare)
-        if match:
-            return f"lora_{encoder}_text_model_encoder_layers_{match[1]}_{match[2].replace('.', '_')}"
+        layer, outer = _TEXT_LAYER.match(bare), _TEXT_OUTER.match(bare)
+        own = f"text_encoders.{_CLIP[encoder]}.transformer.text_model"
+        if layer and layer[2].startswith("layer_norm"):
+            return f"{own}.encoder.layers.{layer[1]}.{layer[2]}"
+        if layer:
+            return f"lora_{encoder}_text_model_encoder_layers_{layer[1]}_{layer[2].replace('.', '_')}"
+        if outer:
+            return f"{own}.{'.'.join(filter(None, outer.groups()))}"
     return None

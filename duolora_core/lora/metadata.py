@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,14 +64,14 @@ _LONGEST_WORD = 300
 """Characters of a trigger phrase; CLIP reads about as many at once."""
 
 
-def trigger_words(metadata: Mapping[str, str], most: int = 3) -> list[str]:
-    """Trigger words that a trainer left in the metadata: the model spec's phrase, else kohya's commonest tags.
+def trigger_words(metadata: Mapping[str, str], most: int = 3, beside: Sequence[str] = ()) -> list[str]:
+    """Trigger words: the phrase of the model spec in the metadata, else those beside the file, else the commonest tags.
 
     They may become a prompt, so they are bounded, and what a prompt would take for the name of a file is none.
     """
     words = [metadata.get("modelspec.trigger_phrase", "")]
     if not words[0].strip():
-        words = _commonest_tags(metadata.get("ss_tag_frequency", "{}"), most)
+        words = list(beside) or _commonest_tags(metadata.get("ss_tag_frequency", "{}"), most)
     shown = (sanitize(word.strip(), _LONGEST_WORD) for word in words)
     return [word for word in shown if word and "embedding:" not in word.lower()]
 

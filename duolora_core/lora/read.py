@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,30 +16,13 @@ from ..errors import LoraFileError
 from ..files.sanitize import sanitize
 from ..files.tensor_file import read_tensors
 from ..files.tensor_header import Header, check_key
+from .adapter_parts import OFFSETS, Parts, adapter_of, alpha_of, offsets_of
+from .adapters import Adapter
 from .architecture import foreign_architecture
-from .keys import Part, foreign_kind, split_key
+from .beside import config_beside
+from .keys import bundled_embedding, foreign_kind, split_key, uncompiled
 from .parallel_layers import map_layers
-
-
-@dataclass(frozen=True)
-class Entry:
-    """The adapter of one layer as the file holds it.
-
-    Attributes:
-        up: (out, rank) or (out, rank, 1, 1)
-        down: (rank, in) or (rank, in, kh, kw); with `mid` (rank, in, 1, 1)
-        mid: (rank, rank, kh, kw) of a Tucker-factored convolution (LoCon), else None
-        alpha: the file's alpha; None means that the scale alpha / rank is 1
-    """
-
-    up: Tensor
-    down: Tensor
-    mid: Tensor | None
-    alpha: float | None
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
+from .scale import lora_scales
 
 
 @dataclass(frozen=True)
@@ -47,18 +32,27 @@ class LoraFile:
     Attributes:
         name: what messages call it, usually the file name
         sha256: of the file's bytes; of names and values for a LoRA that never was a file
-        entries: {spelled layer: Entry}
+        entries: {spelled layer: Adapter}
         offsets: {(spelled layer, "weight" | "bias"): (channels,)}, the 1-D changes that core Train LoRA writes
         skipped: {key: reason}
         metadata: the file's own metadata
+        notes: how the scale was found, for the artist
+        beside: the content of the `adapter_config.json` that belongs to the file, if there is one
     """
 
     name: str
     sha256: str
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, Adapter]
     offsets: Mapping[tuple[str, str], Tensor] = field(default_factory=dict[tuple[str, str], Tensor])
     skipped: Mapping[str, str] = field(default_factory=dict[str, str])
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    notes: tuple[str, ...] = ()
+    beside: Mapping[str, Any] | None = None
+
+    @property
+    def kinds(self) -> Counter[str]:
+        """{kind of adapter: layers}."""
+        return Counter(entry.kind for entry in self.entries.values())
 
 
 def read_lora(path: Path) -> LoraFile:
@@ -70,17 +64,24 @@ def read_lora(path: Path) -> LoraFile:
     if path.suffix.lower() != ".safetensors":
         raise LoraFileError(f"{sanitize(path.name)}: only .safetensors LoRAs are read; convert this file first.")
     held = read_tensors(path, _expect_lora_keys)
-    return lora_from_tensors(held.tensors, held.name, held.sha256, held.metadata)
+    return lora_from_tensors(held.tensors, held.name, held.sha256, held.metadata, config_beside(path))
 
 
 def _expect_lora_keys(name: str, header: Header) -> None:
     """Refuses what is plainly no LoRA, such as a checkpoint of many GB, before its tensors are read."""
     if not any(split_key(key) or foreign_kind(key) for key in header.slots):
-        raise _no_lora(name, len(header.slots))
+        raise _no_lora(name, header.slots)
 
 
-def _no_lora(name: str, keys: int) -> LoraFileError:
-    return LoraFileError(f"{name} holds no LoRA weights (read {keys} keys). Is it a checkpoint or an embedding?")
+def _no_lora(name: str, keys: Collection[str]) -> LoraFileError:
+    checkpoint = any(key.startswith(("model.diffusion_model.", "first_stage_model.", "conditioner.")) for key in keys)
+    embedding = any(key in ("clip_l", "clip_g", "emb_params", "string_to_param") for key in keys)
+    what = "It is a checkpoint: load it with Load Checkpoint." if checkpoint else "Choose a LoRA file."
+    if any(key == "lora_controlnet" or key.startswith("input_hint_block.") for key in keys):
+        what = "It is a control LoRA: load it with Load ControlNet Model."
+    if embedding:
+        what = "It is an embedding: put it into the embeddings folder and write its name into a prompt."
+    return LoraFileError(f"{name} holds no LoRA weights (read {len(keys)} keys). {what}")
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -94,105 +95,87 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def lora_from_tensors(
-    tensors: Mapping[str, Tensor], name: str, sha256: str = "", metadata: Mapping[str, str] | None = None
+    tensors: Mapping[str, Tensor],
+    name: str,
+    sha256: str = "",
+    metadata: Mapping[str, str] | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> LoraFile:
     """The same for a dictionary of tensors, such as the LORA_MODEL that ComfyUI's own Train LoRA gives.
+
+    Args:
+        beside: the content of an `adapter_config.json` that belongs to it
 
     Raises:
         LoraFileError: as for `read_lora`.
     """
-    parts: dict[str, dict[Part, tuple[str, Tensor]]] = {}
+    layers, skipped = _by_layer(tensors, name)
+    ranks = {layer: parts["down"][1].shape[0] for layer, parts in layers.items() if "down" in parts}
+    ranks |= {layer: parts["hada_w1_b"][1].shape[0] for layer, parts in layers.items() if "hada_w1_b" in parts}
+    ranks |= {layer: parts["lokr_w2_b"][1].shape[0] for layer, parts in layers.items() if "lokr_w2_b" in parts}
+    own = {layer: alpha_of(parts, name) for layer, parts in layers.items() if "alpha" in parts}
+    scales = lora_scales(metadata or {}, beside, ranks, own, name)
+    read = map_layers(
+        lambda layer, parts: adapter_of(layer, parts, name, own.get(layer, scales.alphas.get(layer))), layers
+    )
+    entries = {layer: adapter for layer, adapter in read.items() if adapter is not None}
+    offsets: dict[tuple[str, str], Tensor] = {}
+    for layer, parts in layers.items():
+        offsets |= {
+            (layer, what): offset for what, offset in offsets_of(layer, parts, entries.get(layer), name).items()
+        }
+        if layer not in entries:
+            skipped |= {parts[part][0]: "no weight beside it" for part in parts if part not in OFFSETS}
+    if not entries:
+        raise _no_lora(name, tensors)
+    architecture = foreign_architecture({layer: _inputs(parts) for layer, parts in layers.items()})
+    if architecture:
+        raise LoraFileError(
+            f"{name} is a LoRA for {architecture}. DuoLoRA merges LoRAs of the SDXL family; choose one "
+            "made for SDXL, Pony, Illustrious, NoobAI, SSD-1B or Segmind-Vega."
+        )
+    digest = sha256 or tensors_sha256(tensors)
+    return LoraFile(name, digest, entries, offsets, skipped, dict(metadata or {}), scales.notes, beside)
+
+
+def _by_layer(
+    tensors: Mapping[str, Tensor], name: str
+) -> tuple[dict[str, dict[str, tuple[str, Tensor]]], dict[str, str]]:
+    """{spelled layer: its parts} and {key: why it is left out} of everything that a file holds."""
+    layers: dict[str, dict[str, tuple[str, Tensor]]] = {}
     skipped: dict[str, str] = {}
     foreign: dict[str, set[str]] = {}
     for key, tensor in tensors.items():
         check_key(key, name)
-        other = foreign_kind(key)
-        split = split_key(key)
+        plain = uncompiled(key)
+        other, split = foreign_kind(plain), split_key(plain)
         if other is not None:
             foreign.setdefault(other[1], set()).add(other[0])
         elif split is None:
-            skipped[key] = "not a LoRA key"
-        else:
-            layer, part = split
-            twin = parts.setdefault(layer, {}).get(part)
-            if twin is not None:
-                raise LoraFileError(f"{name}: layer {layer} has its {part} part twice ({twin[0]} and {key}).")
-            parts[layer][part] = (key, tensor)
-
-    dense = {layer for layer, held in parts.items() if "weight_offset" in held and held["weight_offset"][1].ndim > 1}
-    if dense:
-        foreign["full weight difference"] = dense
-    _refuse_foreign(foreign, name)
-
-    complete: dict[str, Mapping[Part, tuple[str, Tensor]]] = {}
-    offsets: dict[tuple[str, str], Tensor] = {}
-    for layer, held in parts.items():
-        for part, place in (("weight_offset", "weight"), ("bias_offset", "bias")):
-            if part in held:
-                offsets[layer, place] = _finite(*held[part], name)
-        if "up" in held and "down" in held:
-            complete[layer] = held
-        elif "up" in held or "down" in held:
-            have, lack = ("up", "down") if "up" in held else ("down", "up")
-            raise LoraFileError(
-                f"{name}: layer {layer} has its {have} weight ({held[have][0]}) but no {lack} weight. "
-                "The file is incomplete; download it again or ask its author."
+            word = bundled_embedding(key)
+            skipped[key] = (
+                f"a bundled embedding, which no LoRA file of ours can hold: the trigger word '{word}' is lost"
+                if word
+                else "not a LoRA key"
             )
         else:
-            skipped |= {held[part][0]: "no up and down weight beside it" for part in ("alpha", "mid") if part in held}
-    if not complete:
-        raise _no_lora(name, len(tensors))
-    entries = map_layers(lambda layer, held: _entry(layer, held, name), complete)
-    architecture = foreign_architecture({layer: entry.down for layer, entry in entries.items()})
-    if architecture:
-        raise LoraFileError(
-            f"{name} looks like a LoRA for {architecture}. DuoLoRA merges LoRAs of the SDXL family; choose one "
-            "made for SDXL, Pony, Illustrious, NoobAI, SSD-1B or Segmind-Vega."
-        )
-    return LoraFile(name, sha256 or tensors_sha256(tensors), entries, offsets, skipped, dict(metadata or {}))
+            layer, part = split
+            twin = layers.setdefault(layer, {}).get(part)
+            if twin is not None:
+                raise LoraFileError(f"{name}: layer {layer} has its {part} part twice ({twin[0]} and {key}).")
+            layers[layer][part] = (key, tensor)
+    _refuse_foreign(foreign, name)
+    for layer, parts in layers.items():  # LyCORIS' (IA)³ calls its scales as a checkpoint calls its weights
+        key = f"{layer}.weight"
+        if "on_input" in parts and key in skipped:
+            del skipped[key]
+            parts["ia3_weight"] = (key, tensors[key])
+    return layers, skipped
 
 
-def _entry(layer: str, held: Mapping[Part, tuple[str, Tensor]], name: str) -> Entry:
-    up, down = _finite(*held["up"], name), _finite(*held["down"], name)
-    mid = _finite(*held["mid"], name) if "mid" in held else None
-    shapes = f"up {tuple(up.shape)}, down {tuple(down.shape)}" + (
-        f", mid {tuple(mid.shape)}" if mid is not None else ""
-    )
-    fits = up.ndim in (2, 4) and down.ndim in (2, 4)
-    if mid is None:
-        fits = fits and up.shape[1] == down.shape[0]
-    else:
-        fits = (
-            fits and mid.ndim == 4 and (up.shape[1], down.shape[0]) == mid.shape[:2] and down.shape[2:] in ((), (1, 1))
-        )
-    empty = any(0 in tensor.shape for tensor in (up, down, mid) if tensor is not None)
-    if not fits or empty or (up.ndim == 4 and up.shape[2:] != (1, 1)):
-        raise LoraFileError(
-            f"{name}: the weights of layer {layer} do not fit each other ({shapes}). The file is damaged."
-        )
-    alpha = None
-    if "alpha" in held:
-        key, tensor = held["alpha"]
-        if tensor.numel() != 1:
-            raise LoraFileError(f"{name}: {key} should be one number but has shape {tuple(tensor.shape)}.")
-        alpha = float(_finite(key, tensor.to(torch.float32), name))
-    return Entry(up, down, mid, alpha)
-
-
-def _finite(key: str, tensor: Tensor, name: str) -> Tensor:
-    if not tensor.is_floating_point():
-        raise LoraFileError(
-            f"{name}: {key} holds {str(tensor.dtype).removeprefix('torch.')} numbers, which are not weights without "
-            "the scale of their quantisation. Use the LoRA in fp16, bf16 or fp32."
-        )
-    if not all_finite(tensor):
-        raise LoraFileError(f"{name}: {key} contains NaN or infinity. The LoRA is broken; use an earlier save of it.")
-    return tensor
-
-
-def all_finite(tensor: Tensor) -> bool:
-    """Whether every entry is finite in float32, by one sum: several times faster than a mask of all entries."""
-    return bool(tensor.to(torch.float32).sum(dtype=torch.float64).isfinite())  # finite float32 cannot overflow it
+def _inputs(parts: Parts) -> int | None:
+    """Columns of the weight that a layer's parts change, where a single part tells."""
+    return next((parts[part][1].shape[1] for part in ("down", "hada_w1_b") if part in parts), None)
 
 
 def _refuse_foreign(foreign: Mapping[str, set[str]], name: str) -> None:
@@ -200,6 +183,6 @@ def _refuse_foreign(foreign: Mapping[str, set[str]], name: str) -> None:
         return
     kinds = ", ".join(f"{kind} in {len(layers)} layers (such as {min(layers)})" for kind, layers in foreign.items())
     raise LoraFileError(
-        f"{name} is not a plain LoRA: it holds {kinds}. DuoLoRA merges LoRA and LoCon files so far; "
-        "extract a plain LoRA from it (for instance with kohya's or LyCORIS' extraction script) and use that."
+        f"{name} holds {kinds}, which cannot be merged. Extract a plain LoRA from it (for instance with ComfyUI's "
+        "Extract and Save LoRA) and use that."
     )

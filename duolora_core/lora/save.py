@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,18 +12,30 @@ from torch import Tensor
 from ..errors import LoraFileError
 from ..files.atomic_write import write_atomically
 from ..files.safetensors_bytes import safetensors_chunks
+from .adapter_parts import all_finite
 from .folded import FoldedLora
 from .low_rank import LowRank
 from .metadata import largest_rank
 from .parallel_layers import map_layers
-from .read import all_finite
+
+
+def without_what_diffusers_refuses(lora: FoldedLora) -> tuple[FoldedLora, int]:
+    """The LoRA without changes of norms, biases and text embeddings, and how many of them there were.
+
+    diffusers raises an error for the whole file where it meets a `.diff` or `.diff_b`, and finds nothing at all in one
+    with a `text_encoders.…` key (tried with 0.39 to 0.42).
+    """
+    text = {name: low_rank for name, low_rank in lora.text.items() if name.startswith("lora_")}
+    left_out = len(lora.text) - len(text) + len(lora.offsets) + len(lora.text_offsets)
+    return replace(lora, text=text, offsets={}, text_offsets={}), left_out
 
 
 def kohya_state_dict(lora: FoldedLora, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
     """{`lora_unet_….lora_down.weight`: tensor}, as ComfyUI, A1111, Forge and diffusers read it.
 
     All layers carry one alpha, the largest rank, and a layer of smaller rank has its scale rank / alpha multiplied into
-    `down`: diffusers drops alphas that differ by layer.
+    `down`: diffusers drops alphas that differ by layer. Text-encoder layers that kohya has no name for (embeddings,
+    norms) keep ComfyUI's own, `text_encoders.clip_l.transformer.…`.
 
     Raises:
         LoraFileError: a value is too large for `dtype`.
@@ -36,8 +49,9 @@ def kohya_state_dict(lora: FoldedLora, dtype: torch.dtype = torch.float16) -> di
     alpha = largest_rank(lora)
     encoded = map_layers(lambda key, layer: _encoded(key, *layer, alpha, dtype), factors)
     tensors = {key: tensor for layer in encoded.values() for key, tensor in layer.items()}
-    for (name, what), offset in lora.offsets.items():
-        key = f"lora_unet_{name.replace('.', '_')}.{'diff' if what == 'weight' else 'diff_b'}"
+    offsets = {(f"lora_unet_{name.replace('.', '_')}", what): offset for (name, what), offset in lora.offsets.items()}
+    for (layer, what), offset in (*offsets.items(), *lora.text_offsets.items()):
+        key = f"{layer}.{'diff' if what == 'weight' else 'diff_b'}"
         tensors[key] = _cast(key, offset, dtype)
     return tensors
 

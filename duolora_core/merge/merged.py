@@ -33,10 +33,11 @@ class MergedLora:
 
     Attributes:
         layers: {canonical UNet layer: MergedLayer}
-        content_text, style_text: {kohya name: LowRank}, the text encoders' parts, merged by strength alone
+        content_text, style_text: {text-encoder layer: LowRank}, the text encoders' parts, merged by strength alone
         content_offsets, style_offsets: 1-D changes, merged by strength alone
         shapes: {canonical UNet layer: weight shape}
         recipe: what the merge was made from, as plain JSON data
+        content_text_offsets, style_text_offsets: the text encoders' 1-D changes, merged by strength alone
     """
 
     layers: Mapping[str, MergedLayer]
@@ -46,6 +47,8 @@ class MergedLora:
     style_offsets: Mapping[tuple[str, str], Tensor]
     shapes: Mapping[str, tuple[int, ...]]
     recipe: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    content_text_offsets: Mapping[tuple[str, str], Tensor] = field(default_factory=dict[tuple[str, str], Tensor])
+    style_text_offsets: Mapping[tuple[str, str], Tensor] = field(default_factory=dict[tuple[str, str], Tensor])
 
     def fold(
         self,
@@ -80,6 +83,9 @@ class MergedLora:
             offsets=_sum_offsets([(self.content_offsets, content_strength), (self.style_offsets, style_strength)]),
             shapes=self.shapes,
             error=(lost / total) ** 0.5 if total > 0 else 0.0,
+            text_offsets=_sum_offsets(
+                [(self.content_text_offsets, content_strength), (self.style_text_offsets, style_strength)]
+            ),
         )
 
 
@@ -105,6 +111,8 @@ def make_merged(pair: LoraPair, gates: Gates, recipe: Mapping[str, Any] | None =
         style_offsets=pair.style_lora.offsets,
         shapes={name: pair.layout.layers[name].shape for name in (*pair.names, *sorted(offsets - set(pair.names)))},
         recipe=dict(recipe or {}),
+        content_text_offsets=pair.content_lora.text_offsets,
+        style_text_offsets=pair.style_lora.text_offsets,
     )
 
 
@@ -120,6 +128,8 @@ def joined(content: FoldedLora | None, style: FoldedLora | None, recipe: Mapping
         style_offsets=s.offsets,
         shapes={**c.shapes, **s.shapes},
         recipe=dict(recipe or {}),
+        content_text_offsets=c.text_offsets,
+        style_text_offsets=s.text_offsets,
     )
 
 
@@ -158,6 +168,8 @@ def combine(merges: Sequence[MergedLora], weights: Sequence[float] | None = None
         style_offsets=_sum_offsets([(m.style_offsets, a) for m, a in terms]),
         shapes=shapes,
         recipe={"combined": [{"weight": a, "merge": dict(m.recipe)} for m, a in zip(merges, alphas, strict=True)]},
+        content_text_offsets=_sum_offsets([(m.content_text_offsets, a) for m, a in terms]),
+        style_text_offsets=_sum_offsets([(m.style_text_offsets, a) for m, a in terms]),
     )
 
 
@@ -207,7 +219,17 @@ def _sum_layers(terms: Sequence[tuple[MergedLayer, float]]) -> MergedLayer:
 def _sum_text(terms: Sequence[tuple[Mapping[str, LowRank], float]]) -> dict[str, LowRank]:
     terms = [(text, a) for text, a in terms if a]
     names = dict.fromkeys(name for text, _ in terms for name in text)
-    return {name: concat([text[name].scaled(a) for text, a in terms if name in text]) for name in names}
+    summed: dict[str, LowRank] = {}
+    for name in names:
+        parts = [text[name].scaled(a) for text, a in terms if name in text]
+        shapes = {(part.up.shape[0], part.down.shape[1]) for part in parts}
+        if len(shapes) > 1:
+            raise SettingsError(
+                f"These merges were made for different models: text encoder layer {name} has the shapes "
+                f"{' and '.join(map(str, sorted(shapes)))}. Merge all concepts on the same checkpoint family."
+            )
+        summed[name] = concat(parts)
+    return summed
 
 
 def _sum_offsets(terms: Sequence[tuple[Mapping[tuple[str, str], Tensor], float]]) -> dict[tuple[str, str], Tensor]:

@@ -56,13 +56,19 @@ def make_pair(content: PlacedLora, style: PlacedLora, layout: UNetLayout, basis:
     """Stacks two LoRAs; with `basis = "svd"` each layer of each is re-factored to its SVD basis first.
 
     Raises:
-        ModelMismatchError: the two LoRAs were placed on different models.
+        ModelMismatchError: the two LoRAs were placed on different models, or made for different text encoders.
     """
     for placed in (content, style):
         strange = [name for name in placed.layers if name not in layout.layers]
         if strange:
             raise ModelMismatchError(f"{placed.file.name}: layer {strange[0]} is not in this model's UNet.")
-
+    for name in content.text.keys() & style.text.keys():
+        ours, theirs = ((each.text[name].up.shape[0], each.text[name].down.shape[1]) for each in (content, style))
+        if ours != theirs:
+            raise ModelMismatchError(
+                f"Text encoder layer {name} has shape {ours} in {content.file.name} and {theirs} in {style.file.name}: "
+                "one of them was made for another text encoder. Choose LoRAs of the checkpoint's family."
+            )
     return LoraPair(layout, _in_basis(content, basis), _in_basis(style, basis), basis)
 
 

@@ -18,26 +18,31 @@ from ...duolora_core.lora.low_rank import LowRank
 from ...duolora_core.lora.save import kohya_state_dict
 
 
-def clip_with(clip: Any, text: Mapping[str, LowRank], source: str) -> Any:
+def clip_with(
+    clip: Any, text: Mapping[str, LowRank], source: str, offsets: Mapping[tuple[str, str], Tensor] | None = None
+) -> Any:
     """A clone of CLIP with a LoRA's text encoder part applied; CLIP itself where the LoRA has none.
 
     Raises:
-        ModelMismatchError: a layer's shape is not this CLIP's, or CLIP lacks the layer.
+        ModelMismatchError: the shape of a layer or of a 1-D change is not this CLIP's, or CLIP lacks the layer.
     """
-    if not text:
+    offsets = offsets or {}
+    if not text and not offsets:
         return clip
     known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
     weights = clip.cond_stage_model.state_dict()
-    for key, low_rank in text.items():
-        expected = tuple(weights[known[key]].shape) if key in known else None
-        found = (low_rank.up.shape[0], low_rank.down.shape[1])
+    changes = [(key, "weight", (each.up.shape[0], each.down.shape[1])) for key, each in text.items()]
+    changes += [(key, what, tuple(offset.shape)) for (key, what), offset in offsets.items()]
+    for key, what, found in changes:
+        changed = f"{known[key].removesuffix('weight')}{what}" if key in known else ""
+        expected = tuple(weights[changed].shape) if changed in weights else None
         if expected != found:
-            there = "has no such layer" if expected is None else f"has a weight of shape {expected} there"
+            there = "has no such layer" if expected is None else f"has a {what} of shape {expected} there"
             raise ModelMismatchError(
-                f"{source}: text encoder layer {key} changes a weight of shape {found}, but the connected CLIP "
+                f"{source}: text encoder layer {key} changes a {what} of shape {found}, but the connected CLIP "
                 f"{there}. Connect the CLIP of an SDXL checkpoint."
             )
-    state = kohya_state_dict(FoldedLora({}, text, {}, {}, 0.0), torch.float32)
+    state = kohya_state_dict(FoldedLora({}, text, {}, {}, 0.0, offsets), torch.float32)
     return comfy.sd.load_lora_for_models(None, clip, state, 0.0, 1.0)[1]
 
 

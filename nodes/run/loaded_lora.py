@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
 
+from ...duolora_core.lora.adapters import PlainLora
+from ...duolora_core.lora.match import RANK_LIMIT
 from ...duolora_core.lora.read import LoraFile
 
 
@@ -18,6 +20,8 @@ class LoadedLora:
     Attributes:
         pictures: IMAGE batches (count, h, w, 3) in [0, 1], each of one size; None: the merge makes its own
         vae: encodes the pictures where the merge has none; None from a loader
+        text_strength: of the text encoders' part; None: as `strength`
+        adapter_rank: at most, of what an adapter that is not low-rank by itself becomes
     """
 
     role: Literal["content", "style"]
@@ -26,6 +30,21 @@ class LoadedLora:
     strength: float
     pictures: Sequence[Tensor] | None
     vae: Any = None
+    text_strength: float | None = None
+    adapter_rank: int = RANK_LIMIT
+
+    @property
+    def placing(self) -> Mapping[str, Any]:
+        """What decides how it is placed on a model beside its file and strength, as plain JSON data; empty as a rule,
+        so that trainings kept by earlier versions go on."""
+        decides: dict[str, Any] = {}
+        if self.text_strength not in (None, self.strength):
+            decides["text_strength"] = self.text_strength
+        if self.file.beside is not None:
+            decides["beside"] = dict(self.file.beside)
+        if self.file.kinds.keys() - {PlainLora.kind}:
+            decides["adapter_rank"] = self.adapter_rank
+        return decides
 
     def __str__(self) -> str:
         """What the host shows of a failed node's inputs; every tensor of a LoRA printed would take half a minute."""

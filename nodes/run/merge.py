@@ -29,7 +29,7 @@ from .loaded_lora import LoadedLora
 from .merge_checkpoint import MergeCheckpointer, MergeCheckpointFile, merge_checkpointer
 from .merge_inputs import MergeInputs, extent
 from .merge_result import MergeResult
-from .pair import coverage_notes, loaded_pair, lora_note
+from .pair import approximation_recipe, coverage_notes, loaded_pair, lora_note
 from .preview_sampling import PreviewSampler, PreviewSampling
 from .progress import run_training
 from .trained_gates import TrainedGates, recalled, remember
@@ -47,7 +47,7 @@ def run_merge(
     """
     inputs.require_vae_for(content, style)
     model = inputs.model
-    placed = loaded_pair(model, content, style)
+    placed = loaded_pair(model, inputs.clip, content, style)
     with torch.inference_mode(False):
         roles = layer_roles(placed.layout, config.layer_prior)
         pair = make_pair(placed.content_lora, placed.style_lora, placed.layout, config.basis)
@@ -74,7 +74,7 @@ def run_merge(
     with torch.inference_mode(False):
         gates.values = trained.values.clone()
         blocks = block_statistics(gates, pair, roles)
-        recipe = _recipe(model, (content, style), trained, combined_prompt, inputs.resolution, config)
+        recipe = _recipe(model, pair, (content, style), trained, combined_prompt, inputs.resolution, config)
         result = MergeResult(
             merged=make_merged(pair, gates, recipe),
             trigger_phrase=combined_prompt,
@@ -122,6 +122,7 @@ def _trained(inputs: MergeInputs, work: Work, config: MergeConfig, checkpointer:
 
 def _recipe(
     model: Any,
+    pair: LoraPair,
     loaded: Sequence[LoadedLora],
     trained: TrainedGates,
     prompt: str,
@@ -130,6 +131,7 @@ def _recipe(
 ) -> dict[str, Any]:
     """What it takes to make the merge again, as plain JSON data."""
     ended = {} if trained.steps == config.steps else {"ended_after": trained.steps}
+    placed = pair.content_lora, pair.style_lora
     return {
         "inputs": {
             lora.role: {
@@ -138,8 +140,10 @@ def _recipe(
                 "prompt": lora.prompt,
                 "strength": lora.strength,
                 "pictures": count if lora.pictures is not None else f"{count} self-made",
+                **lora.placing,
+                **approximation_recipe(on_model),
             }
-            for lora, count in zip(loaded, trained.pictures, strict=True)
+            for lora, count, on_model in zip(loaded, trained.pictures, placed, strict=True)
         },
         "combined_prompt": prompt,
         "model": type(model.model).__name__,

@@ -69,7 +69,9 @@ def merge_checkpointer(
     decides = {
         "settings": {name: value for name, value in settings.items() if name != "micro_batch"},
         "concepts": [
-            (lora.role, lora.file.sha256, lora.prompt, lora.strength, pictures_sha256(lora.pictures)) for lora in loras
+            (lora.role, lora.file.sha256, lora.prompt, lora.strength, pictures_sha256(lora.pictures))
+            + ((dict(lora.placing),) if lora.placing else ())
+            for lora in loras
         ],
         "combined_prompt": combined_prompt,
         "resolution": inputs.resolution,

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...duolora_core import LoraPair, Picture, PlacedLora, UNetLayout, kohya_state_dict
 from ...duolora_core.errors import SettingsError, TrainingError
+from ...duolora_core.lora.adapter_parts import all_finite
 from ...duolora_core.lora.folded import unet_part
-from ...duolora_core.lora.read import all_finite
 from ...duolora_core.model.sample import Guidance
 from ..host.pictures import SampledImages, encode_pictures, sample_latents, starting_noise
 from ..host.preview import LatentPreview
@@ -169,5 +169,5 @@ def preview_sampling(
 def clip_for(clip: Any, loras: Sequence[PlacedLora]) -> Any:
     """CLIP with the text encoder parts of all these LoRAs."""
     for lora in loras:
-        clip = clip_with(clip, lora.text, lora.file.name)
+        clip = clip_with(clip, lora.text, lora.file.name, lora.text_offsets)
     return clip

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...duolora_core.errors import SettingsError
 from ...duolora_core.files.picture_batch import check_pictures
-from ...duolora_core.lora.read import all_finite
+from ...duolora_core.lora.adapter_parts import all_finite
 from ...duolora_core.train_lora import Example
 from ..host.denoiser import require_sdxl
 from ..host.pictures import GRID, encode_pictures, sample_latents

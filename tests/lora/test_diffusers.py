@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from benchmarks.ldm_unet import UNet, UNetConfig
 from duolora_core import LowRank, kohya_state_dict
 from duolora_core.lora.folded import FoldedLora
+from duolora_core.lora.save import without_what_diffusers_refuses
 from tiny import layout
 
 CONFIG = UNetConfig(
@@ -77,6 +79,50 @@ def outputs(ours: UNet, theirs: UNet2DConditionModel) -> tuple[torch.Tensor, tor
 def test_the_plain_unet_is_diffusers(unet: UNet, theirs: UNet2DConditionModel) -> None:
     mine, other = outputs(unet, theirs)
     assert (mine - other).abs().max() < 1e-5 * mine.abs().max()
+
+
+NORM, Q = "input_blocks.4.1.transformer_blocks.0.norm1", "input_blocks.4.1.transformer_blocks.0.attn1.to_q"
+KOHYA, TOKENS = (
+    "lora_te1_text_model_encoder_layers_0_self_attn_q_proj",
+    "text_encoders.clip_l.transformer.text_model.embeddings.token_embedding",
+)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"offsets": {(NORM, "weight"): torch.ones(64)}},
+        {"offsets": {(Q, "bias"): torch.ones(64)}},
+        {"text_offsets": {(KOHYA, "bias"): torch.ones(12)}},
+        {"text": {TOKENS: LowRank(torch.ones(99, 2), torch.ones(2, 12))}},
+    ],
+    ids=["norm", "bias", "text bias", "token embedding"],
+)
+def test_what_diffusers_refuses_can_be_left_out(odd: dict[str, Any], theirs: UNet2DConditionModel) -> None:
+    """With it no layer arrives, without it all do: the day diffusers takes it, this says so."""
+    layers = {Q: LowRank(torch.ones(64, 2), torch.ones(2, 64))}
+    shapes = {name: layout(CONFIG).layers[name].shape for name in (Q, NORM)}
+    kohya = {KOHYA: LowRank(torch.ones(12, 2), torch.ones(2, 12))}
+    whole = FoldedLora(layers, kohya, {}, shapes, 0.0)
+    whole = replace(whole, **{**odd, "text": {**kohya, **odd.get("text", {})}})
+    reduced, left_out = without_what_diffusers_refuses(whole)
+    assert left_out == 1
+    assert arrived(reduced, theirs)
+    assert not arrived(whole, theirs)
+
+
+def arrived(lora: FoldedLora, theirs: UNet2DConditionModel) -> bool:
+    """Whether diffusers gives the LoRA's one layer to its UNet."""
+    try:
+        converted: Any = StableDiffusionXLPipeline.lora_state_dict(kohya_state_dict(lora), unet_config=theirs.config)
+        StableDiffusionXLPipeline.load_lora_into_unet(converted[0], network_alphas=converted[1], unet=theirs)
+    except ValueError as error:
+        assert "not been correctly renamed" in str(error)
+        return False
+    found = any("lora_A" in name for name, _ in theirs.named_parameters())
+    if found:
+        theirs.unload_lora()
+    return found
 
 
 def test_diffusers_loads_our_file(unet: UNet, theirs: UNet2DConditionModel) -> None:

@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from duolora_core import LowRank, kohya_state_dict, lora_from_tensors, make_merged, make_pair, match_to_model, read_lora
 from duolora_core.errors import LoraFileError
+from duolora_core.lora.adapters import PlainLora
 from duolora_core.lora.folded import FoldedLora
 from duolora_core.lora.metadata import VERSION, FileInfo, metadata
 from duolora_core.lora.save import write_safetensors
@@ -84,7 +85,9 @@ def test_alpha_is_exact_at_any_rank(dtype: torch.dtype) -> None:
     factors = LowRank(torch.ones(64, 257), torch.ones(257, 16))
     lora = FoldedLora({"time_embed.0": factors}, {}, {}, {"time_embed.0": (64, 16)}, 0)
     file = lora_from_tensors(kohya_state_dict(lora, dtype), "x")
-    assert file.entries["lora_unet_time_embed_0"].alpha == 257
+    entry = file.entries["lora_unet_time_embed_0"]
+    assert isinstance(entry, PlainLora)
+    assert entry.alpha == 257
 
 
 @pytest.mark.parametrize("value", [1e10, float("inf"), float("nan")])

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from duolora_core import LowRank, attach, make_merged, make_pair, open_gates
-from duolora_core.errors import SettingsError
+from duolora_core import (
+    LowRank,
+    attach,
+    combine,
+    kohya_state_dict,
+    make_merged,
+    make_pair,
+    match_to_model,
+    open_gates,
+    read_lora,
+)
+from duolora_core.errors import ModelMismatchError, SettingsError
 from duolora_core.lora.folded import FoldedLora, unet_part
 from duolora_core.merge.gates import DEAD_GATE
 from duolora_core.merge.merged import joined
@@ -188,3 +201,40 @@ def test_joined_loras_are_their_sum_with_a_strength_for_each(built: World, conte
     check(whole, scaled_dense(built, open_gates(built.pair), content, style))
     alone = joined(None, sides[1]).fold(content, style)
     check(alone, scaled_dense(built, open_gates(built.pair), 0.0, style))
+
+
+def test_text_offsets_follow_the_strengths_and_every_merge_and_file(tmp_path: Path) -> None:
+    """Through a fold, a combination, two ordinary LoRAs as one, and a saved file."""
+    key = ("text_encoders.clip_g.transformer.text_model.encoder.layers.0.layer_norm1", "weight")
+    sides = [
+        replace(
+            placed_lora(random_factors(shapes_of(LAYERS[:1]), 2, seed)), text_offsets={key: torch.full((20,), value)}
+        )
+        for seed, value in ((1, 1.0), (2, 3.0))
+    ]
+    pair = make_pair(sides[0], sides[1], layout())
+    merged = make_merged(pair, open_gates(pair))
+    ways = [merged, combine([merged, merged]), joined(merged.fold(1.0, 0.0), merged.fold(0.0, 1.0))]
+    for way in ways:
+        assert torch.allclose(way.fold(0.5, 2.0).text_offsets[key], torch.full((20,), 0.5 * 1.0 + 2.0 * 3.0))
+    save_file(kohya_state_dict(merged.fold()), tmp_path / "a.safetensors")
+    assert torch.equal(
+        match_to_model(read_lora(tmp_path / "a.safetensors"), layout()).text_offsets[key], torch.full((20,), 4.0)
+    )
+
+
+def test_text_layers_of_two_shapes_are_refused_by_name() -> None:
+    key = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
+    one, other = (
+        replace(
+            placed_lora(random_factors(shapes_of(LAYERS[:1]), 2)),
+            text={key: LowRank(torch.ones(6, 1), torch.ones(1, n))},
+        )
+        for n in (4, 5)
+    )
+    with pytest.raises(ModelMismatchError) as caught:
+        make_pair(one, other, layout())
+    assert all(word in str(caught.value) for word in (key, "(6, 4)", "(6, 5)"))
+    pairs = [make_pair(side, side, layout()) for side in (one, other)]
+    with pytest.raises(SettingsError, match=key):
+        combine([make_merged(pair, open_gates(pair)) for pair in pairs])

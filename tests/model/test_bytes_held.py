@@ -19,6 +19,7 @@ from duolora_core import (
     match_to_model,
     read_lora,
 )
+from duolora_core.lora.adapters import PlainLora
 from duolora_core.merge.roles import layer_roles
 from factors import random_factors, shapes_of
 from spellings import spell
@@ -32,7 +33,8 @@ def held(tensors: Iterable[Tensor]) -> int:
 
 
 def of_file(file: LoraFile) -> list[Tensor]:
-    return [tensor for entry in file.entries.values() for tensor in (entry.up, entry.down)]
+    plain = [entry for entry in file.entries.values() if isinstance(entry, PlainLora)]
+    return [tensor for entry in plain for tensor in (entry.up, entry.down)]
 
 
 def of_layers(layers: Iterable[LowRank]) -> list[Tensor]:

@@ -34,6 +34,7 @@ from robust.makers import (
     with_alpha,
     written,
 )
+from robust.other_kinds import other_kinds
 from robust.spoiling import packed
 from robust.strangers import KEYS, TEXT_KEYS, healthy
 from robust.verdicts import lora_fault
@@ -125,6 +126,7 @@ def cases() -> dict[str, Case]:
         ),
         "core in a text layer": Case(written(saved(core)), "text encoders have none"),
         "rank 0": Case(written(saved({up: torch.ones(width, 0), down: torch.ones(0, inputs)})), "do not fit"),
+        **{name: Case(make, words) for name, (make, words) in other_kinds().items()},
         "up without down": Case(written(saved({down: None})), "no down weight"),
         "down without up": Case(written(saved({up: None})), "no up weight"),
         "whole numbers": Case(written(saved({up: torch.ones(width, 2, dtype=torch.int8)})), "int8"),

@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .denoise import Denoise
 from .every_step import tell_every_step
+from .lora_stack import LoraStack
 from .memory_probe import MemoryProbe
 from .model_digest import ModelDigest
 from .narrow_sdxl import NarrowSDXL
@@ -34,6 +35,7 @@ class FixturesExtension(ComfyExtension):
             Overflow,
             TinyVision,
             Watching,
+            LoraStack,
         ]
 
 

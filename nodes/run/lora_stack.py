@@ -1,0 +1,49 @@
+"""LORA_STACK, the list of LoRAs that Lora Manager, Efficiency and rgthree hand on: the one that a loader takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ...duolora_core.errors import SettingsError
+from ...duolora_core.files.sanitize import sanitize
+
+_WRONG = "The lora_stack input holds no LORA_STACK, a list of (name, model strength, clip strength). Connect a stacker."
+
+
+@dataclass(frozen=True)
+class StackedLora:
+    """One entry of a stack."""
+
+    name: str
+    strength: float
+    text_strength: float
+
+
+def only_entry(stack: Any) -> StackedLora:
+    """The one LoRA of a stack; slots that are left at "None" count for nothing.
+
+    Raises:
+        SettingsError: nothing or something else is connected, or the stack holds none or several LoRAs.
+    """
+    if not isinstance(stack, list | tuple):
+        raise SettingsError(_WRONG)
+    entries = [_entry(each) for each in cast(Sequence[Any], stack)]
+    chosen = [entry for entry in entries if entry.name not in ("", "None")]
+    if len(chosen) != 1:
+        names = ", ".join(sanitize(entry.name, 80) for entry in chosen) or "none"
+        raise SettingsError(
+            f"A loader takes one LoRA, but the connected LORA_STACK holds {len(chosen)} ({names}). Leave one "
+            "of them on, and give every other LoRA a loader of its own."
+        )
+    return chosen[0]
+
+
+def _entry(each: Any) -> StackedLora:
+    if not isinstance(each, list | tuple) or len(cast(Sequence[Any], each)) != 3:
+        raise SettingsError(_WRONG)
+    name, strength, text_strength = cast(Sequence[Any], each)
+    if not isinstance(name, str) or not all(isinstance(s, int | float) for s in (strength, text_strength)):
+        raise SettingsError(_WRONG)
+    return StackedLora(name.replace("\\", "/"), float(strength), float(text_strength))
