@@ -1,20 +1,22 @@
-"""A folded LoRA in the world's model: its weights are changed for a while and put back."""
+"""A folded LoRA in a world's model: its weights are changed for a while and put back."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from benchmarks.word_model import WordModel
 from duolora_core.lora.folded import FoldedLora
 
-from .model import ShapesModel
+Model = TypeVar("Model", bound=WordModel)
 
 
 @contextmanager
-def applied(model: ShapesModel, lora: FoldedLora) -> Generator[ShapesModel, None, None]:
+def applied(model: Model, lora: FoldedLora) -> Generator[Model, None, None]:
     """Inside, every layer's weight is W + up · down; afterwards it is the very W again."""
     kept: dict[str, Tensor] = {}
     modules = model.live_modules
@@ -30,7 +32,7 @@ def applied(model: ShapesModel, lora: FoldedLora) -> Generator[ShapesModel, None
             modules[name].get_parameter("weight").data = weight
 
 
-def relative_norm(model: ShapesModel, lora: FoldedLora) -> float:
+def relative_norm(model: WordModel, lora: FoldedLora) -> float:
     """Median over layers of ‖ΔW‖₂ / ‖W‖₂, spectral norms: how gentle a LoRA is."""
     modules = model.live_modules
     ratios = [

@@ -7,7 +7,7 @@ that a host gives for 128 x 128 pixels (8 per latent position), so a host's own 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmarks.ldm_unet import UNet, UNetConfig, layer_shapes, timestep_embedding
-from duolora_core import UNetLayout, layout_from_shapes
-from duolora_core.model.denoiser import Prediction
+from benchmarks.ldm_unet import UNetConfig
+from benchmarks.word_model import WordDenoiser, WordModel
 
 from .names import CONTENTS, STYLES
 
@@ -81,71 +80,17 @@ class TextEncoder(nn.Module):
         return states, states.mean(dim=1)
 
 
-def size_embedding() -> Tensor:
-    """(1536,), what an SDXL host adds to the pooled text for an uncropped picture of 128 x 128."""
-    side = 128.0
-    return timestep_embedding(torch.tensor([side, side, 0.0, 0.0, side, side]), 256).flatten()
+class ShapesModel(WordModel):
+    """The world's UNet and text encoder, predicting v: trained far sooner than eps on these latents."""
 
-
-def noise_levels() -> Tensor:
-    """(1000,) SDXL's sigmas, ascending."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    alphas = torch.cumprod(1 - betas, dim=0)
-    return ((1 - alphas) / alphas).sqrt().float()
-
-
-class ShapesModel(nn.Module):
-    """UNet and text encoder, predicting v (arXiv 2202.00512): trained far sooner than eps on these latents."""
+    text: TextEncoder
 
     def __init__(self) -> None:
-        super().__init__()
-        self.unet = UNet(CONFIG)
-        self.text = TextEncoder()
-        self.sigmas = noise_levels()
-        self.sizes = size_embedding()
-
-    @property
-    def layout(self) -> UNetLayout:
-        return layout_from_shapes(layer_shapes(self.unet))
-
-    @property
-    def live_modules(self) -> Mapping[str, nn.Module]:
-        return dict(self.unet.named_modules())
-
-    def output(self, x: Tensor, sigma: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """The network's v for x = x0 + sigma · noise, (batch, 12, 16, 16); sigma is (batch,)."""
-        states, pooled = self.text(prompts)
-        y = torch.cat([pooled, self.sizes.expand(len(prompts), -1)], dim=1)
-        scaled = x / (1 + sigma.square()).sqrt().view(-1, 1, 1, 1)
-        timesteps = (self.sigmas.log()[None] - sigma.log()[:, None]).abs().argmin(dim=1)
-        return self.unet(scaled, timesteps, states, y)
-
-    def forward(self, x: Tensor, sigma: Tensor, conditions: Sequence[Prompt]) -> Tensor:
-        """The estimate of x0."""
-        sigma_ = sigma.view(-1, 1, 1, 1)
-        return x / (1 + sigma_**2) - self.output(x, sigma, conditions) * sigma_ / (1 + sigma_**2).sqrt()
-
-    def loss(self, latents: Tensor, sigma: Tensor, noise: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """MSE of v = (noise - sigma · x0) / √(1 + sigma²), ()."""
-        sigma_ = sigma.view(-1, 1, 1, 1)
-        v = (noise - sigma_ * latents) / (1 + sigma_**2).sqrt()
-        return F.mse_loss(self.output(latents + sigma_ * noise, sigma, prompts), v)
+        super().__init__(CONFIG, TextEncoder())
 
 
-class ShapesDenoiser:
-    """The model as the engine's Denoiser, with a Prompt as condition."""
-
-    prediction: Prediction = "v"
-
-    def __init__(self, model: ShapesModel):
-        self._model = model
-        self.layout = model.layout
-        self.modules = model.live_modules
-        self.sigmas = model.sigmas
-
-    def __call__(self, x: Tensor, sigma: Tensor, conditions: Sequence[Prompt]) -> Tensor:
-        """(batch, 12, 16, 16) estimates of x0."""
-        return self._model(x, sigma, conditions)
+ShapesDenoiser = WordDenoiser
+"""The model as the engine's Denoiser, with a Prompt as condition."""
 
 
 def save_model(model: ShapesModel, path: Path) -> None:

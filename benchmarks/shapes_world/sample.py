@@ -8,9 +8,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from benchmarks.word_model import noise_levels
 from duolora_core.model.sample import schedule
 
-from .model import Prompt, decode_latent, noise_levels
+from .model import Prompt, decode_latent
 
 Denoise = Callable[[Tensor, Tensor, Sequence[Prompt]], Tensor]
 

@@ -10,8 +10,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from torch import Tensor
 
+from benchmarks.as_diffusers import added_conditions, as_diffusers
 from benchmarks.shapes_world.applied import applied
-from benchmarks.shapes_world.as_diffusers import added_conditions, as_diffusers
 from benchmarks.shapes_world.model import Prompt, ShapesModel
 from duolora_core import kohya_state_dict, lora_from_tensors, make_merged, make_pair, match_to_model, open_gates
 from random_world import random_lora, random_world

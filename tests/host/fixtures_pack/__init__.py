@@ -1,9 +1,10 @@
-"""Nodes that only the host tests use: tiny models, the shapes world, a full device, and looks into a model."""
+"""Nodes that only the host tests use: tiny models, the benchmarks' worlds, a full device, and looks into a model."""
 
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .art_world import ArtWorld
 from .denoise import Denoise
 from .every_step import tell_every_step
 from .lora_stack import LoraStack
@@ -28,6 +29,7 @@ class FixturesExtension(ComfyExtension):
             TinyCLIP,
             NarrowSDXL,
             ShapesWorld,
+            ArtWorld,
             ModelDigest,
             MemoryProbe,
             Denoise,

@@ -69,8 +69,12 @@ class ShapesSDXL(comfy.supported_models.SDXL):
 
 
 def shapes_model(weights: dict[str, Tensor], disable_dynamic: bool = False) -> Any:
-    """The MODEL, wrapped as the host wraps a checkpoint's: where it can stream weights, in a patcher that does."""
-    config = ShapesSDXL(UNET_CONFIG)
+    """The MODEL, from all weights of the world."""
+    return wrapped_model(ShapesSDXL(UNET_CONFIG), weights, disable_dynamic)
+
+
+def wrapped_model(config: ShapesSDXL, weights: dict[str, Tensor], disable_dynamic: bool = False) -> Any:
+    """A MODEL as the host wraps a checkpoint's: where it can stream weights, in a patcher that does."""
     config.set_inference_dtype(torch.float32, None)
     offload = comfy.model_management.unet_offload_device()
     model = config.get_model({}, device=offload)
@@ -104,7 +108,7 @@ class WordEncoder(nn.Module):
 
     def __init__(self, dtype: torch.dtype, device: Any, model_options: Any) -> None:
         super().__init__()
-        self.words = nn.Embedding(model_options["words"], WIDTH, dtype=dtype, device=device)
+        self.words = nn.Embedding(model_options["words"], model_options["width"], dtype=dtype, device=device)
         self.dtypes = {dtype}
 
     def reset_clip_options(self) -> None:
@@ -114,20 +118,25 @@ class WordEncoder(nn.Module):
         """As above."""
 
     def encode_token_weights(self, tokens: dict[str, list[list[int]]]) -> tuple[Tensor, Tensor]:
-        """(1, 2, width) states and (1, width) pooled."""
+        """(1, tokens, width) states and (1, width) pooled."""
         weight = self.words.weight
         states = weight[torch.tensor(tokens["words"], device=weight.device)]
         return states, states.mean(dim=1)
 
 
 def shapes_clip(weights: dict[str, Tensor], contents: list[str], styles: list[str]) -> Any:
-    """The CLIP, in the host's own class."""
+    """The CLIP, from all weights of the world and its words."""
+    return word_clip(weights, WordTokenizer, {"contents": contents, "styles": styles})
+
+
+def word_clip(weights: dict[str, Tensor], tokenizer: type, tables: dict[str, list[str]]) -> Any:
+    """A CLIP in the host's own class, whose tokenizer reads rows of the embedding from tables of words."""
     table = weights["text.words.weight"]
     clip = comfy.sd.CLIP(
-        comfy.supported_models_base.ClipTarget(WordTokenizer, WordEncoder),
-        tokenizer_data={"contents": contents, "styles": styles},
+        comfy.supported_models_base.ClipTarget(tokenizer, WordEncoder),
+        tokenizer_data=tables,
         parameters=table.numel(),
-        model_options={"words": len(table), "dtype": torch.float32},
+        model_options={"words": len(table), "width": table.shape[1], "dtype": torch.float32},
     )
     clip.cond_stage_model.load_state_dict({"words.weight": table})
     return clip
