@@ -37,11 +37,17 @@ def compared(checkpointing: bool) -> dict[str, Any]:
 
     pack = importlib.import_module("duolora_pack.nodes.host.casts")
     checkpointable = importlib.import_module("duolora_pack.nodes.host.gradient_checkpointing").checkpointable
+    estimate = importlib.import_module("duolora_pack.duolora_core.model.memory.estimate")
+    layouts = importlib.import_module("duolora_pack.duolora_core.model.layout")
+    block_levels = importlib.import_module("duolora_pack.duolora_core.model.memory.activations").block_levels
+    plan = estimate.MemoryPlan(1, "all" if checkpointing else "none")
     config = inside_host.config_of("SEGMIND_VEGA") | NARROW
     torch.manual_seed(0)
     network: Any = UNetModel(**config, dtype=torch.float16, device="cpu", operations=manual_cast)
     for parameter in network.requires_grad_(False).parameters():
         parameter.normal_(std=0.3 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1)
+    weighted = {name: m for name, m in network.named_modules() if getattr(m, "weight", None) is not None}
+    levels = block_levels(layouts.layout_from_shapes({name: tuple(m.weight.shape) for name, m in weighted.items()}))
     matrices = [each for each in network.parameters() if each.ndim > 1]
     x, text, pooled = torch.randn(2, 4, 16, 16), torch.randn(2, 77, 64), torch.randn(2, 48)
 
@@ -53,8 +59,8 @@ def compared(checkpointing: bool) -> dict[str, Any]:
             return tensor
 
         hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-        with checkpointable(network) as switch, contextlib.nullcontext() if checkpointing else hooks:
-            switch.enabled = checkpointing
+        with checkpointable(network, levels) as switch, contextlib.nullcontext() if checkpointing else hooks:
+            switch.plan = plan
             y = network(at, torch.tensor([10.0, 900.0]), context=text, y=pooled, transformer_options={})
             y.square().mean().backward()
         return [y.detach(), at.grad], sum(each.nbytes() for each in saved.values())
