@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -179,7 +178,6 @@ class _Cost:
 
 def _tried(attempt: Callable[[], None], path: Path) -> tuple[str | None, str | None]:
     """(what went wrong, how the file was refused)."""
-    gc.collect()  # else what earlier tests left is given back meanwhile, and hides what this attempt takes
     before, started = _memory(reset=True), time.process_time()
     refused = fault = None
     try:
