@@ -85,7 +85,7 @@ class Model:
             name = keys.unet_layer(spelled, self.layout) or keys.text_layer(spelled)
             weight = self.weights[name].float()
             found[name, "weight"] = adapter.delta(weight.shape, weight).double()
-        placed = core.place(file, self.layout, weight=self._weight, rank_limit=1)
+        placed = core.match_to_model(file, self.layout, weight=self._weight, rank_limit=1)
         offsets = {**placed.offsets, **placed.text_offsets}
         return found | {key: offset.double() for key, offset in offsets.items()}
 
