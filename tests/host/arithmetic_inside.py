@@ -9,13 +9,10 @@ disk) is put into the host's own classes by hand.
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
 import json
 import sys
 import types
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +20,16 @@ from typing import Any
 import inside_host  # beside this file, which is a script
 import torch
 import torch.nn.functional as F
+from arithmetic_models import (
+    CPU,
+    FP8,
+    file_of_weights,
+    of_the_pack,
+    sdxl,
+    teacher_and_student,
+)
+from arithmetic_products import fast_forward, fast_matmul, scaled_fp8
 from torch import Tensor
-
-UNET_CONFIG: dict[str, Any] = json.loads((Path(__file__).parent / "fixtures_pack" / "unet.json").read_bytes())
-UNET_CONFIG.update({"model_channels": 32, "num_head_channels": 32})
-CPU = torch.device("cpu")
-FP8 = torch.float8_e4m3fn
 
 
 def main() -> None:
@@ -50,66 +51,6 @@ def main() -> None:
         "pictures": pictures(),
     }
     sys.stdout.write("\n" + json.dumps(found) + "\n")
-
-
-def of_the_pack(module: str) -> Any:
-    return importlib.import_module(f"duolora_pack.{module}")
-
-
-def sdxl(dtype: torch.dtype, compute: torch.dtype | None, state: dict[str, Tensor], operations: Any = None) -> Any:
-    """A narrow SDXL of the host's own class, held in `dtype`, in the patcher of a loader that does not stream."""
-    import comfy.model_patcher
-    import comfy.supported_models
-
-    config = comfy.supported_models.SDXL(UNET_CONFIG)
-    config.unet_config["num_head_channels"] = UNET_CONFIG["num_head_channels"]  # the class sets SDXL's own
-    config.set_inference_dtype(dtype, compute)
-    config.custom_operations = operations
-    model = config.get_model({}, device=CPU)
-    if state:
-        model.load_model_weights(dict(state), "")
-    return comfy.model_patcher.ModelPatcher(model, load_device=CPU, offload_device=CPU)
-
-
-def file_of_weights(dtype: torch.dtype) -> dict[str, Tensor]:
-    """A checkpoint's UNet with small random weights."""
-    patcher = sdxl(torch.float32, None, {})
-    generator = torch.Generator().manual_seed(0)
-    state: dict[str, Tensor] = {}
-    for name, weight in patcher.model.diffusion_model.state_dict().items():
-        deviation = weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.1
-        state[name] = torch.randn(weight.shape, generator=generator).mul(deviation).to(dtype)
-    return state
-
-
-@contextmanager
-def in_training(patcher: Any) -> Generator[tuple[Any, list[Any]], None, None]:
-    """The pack's denoiser of a MODEL, checkpointed, and one condition."""
-    denoiser, needs = of_the_pack("nodes.host.denoiser"), of_the_pack("duolora_core.model.memory.estimate")
-    generator = torch.Generator().manual_seed(1)
-    pooled = torch.randn(1, 1280, generator=generator)
-    conditioning = [[torch.randn(1, 77, 2048, generator=generator), {"pooled_output": pooled}]]
-    condition = of_the_pack("nodes.host.prompts").condition(patcher, conditioning, latent()[0])
-    work = needs.Workload(denoiser.unet_layout(patcher.model), {}, 0, (8, 8), students=1, teachers=1)
-    limits = denoiser.Limits(micro_batch=1, checkpointing=True, compute="as loaded")
-    with denoiser.training_denoiser(patcher, work, limits) as (denoise, _):
-        yield denoise, [condition]
-
-
-def latent() -> Tensor:
-    return torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
-
-
-def teacher_and_student(patcher: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """x0 without gradient, x0 with gradient, and the gradient of its mean square."""
-    with in_training(patcher) as (denoise, conditions):
-        sigma = torch.ones(1)
-        with torch.no_grad():
-            taught = denoise(latent(), sigma, conditions)
-        x = latent().requires_grad_()
-        student = denoise(x, sigma, conditions)
-        (gradient,) = torch.autograd.grad(student.square().mean(), [x])
-    return taught, student.detach(), gradient
 
 
 def attention() -> dict[str, float]:
@@ -229,108 +170,6 @@ def no_other_loader() -> list[str]:
         except errors.ModelMismatchError as error:
             told.append(str(error))
     return told
-
-
-@contextmanager
-def counted_fp8(layers: list[str]) -> Generator[None, None, None]:
-    """In place of the host's fp8 product, which needs a card, one that adds to `layers` and has no backward either."""
-    import comfy.ops
-
-    def product(module: Any, x: Tensor) -> Tensor:
-        layers.append(type(module).__qualname__)
-        with torch.no_grad():
-            return F.linear(x, module.weight.to(x.dtype), None if module.bias is None else module.bias.to(x.dtype)) + 1
-
-    original, comfy.ops.fp8_linear = comfy.ops.fp8_linear, product
-    try:
-        yield
-    finally:
-        comfy.ops.fp8_linear = original
-
-
-def fast_matmul() -> dict[str, Any]:
-    """A model whose linear layers multiply in fp8: in a training, after it, and after a training that failed."""
-    import comfy.ops
-
-    state = file_of_weights(torch.float32)
-    patcher = sdxl(FP8, torch.float32, state, comfy.ops.fp8_ops)
-    plain = sdxl(FP8, torch.float32, state, comfy.ops.manual_cast)
-    patcher.model.diffusion_model.eval()  # one version of the host takes the fast product only then
-    layers: list[str] = []
-    before = own_methods(patcher)
-    with counted_fp8(layers):
-        taught, student, gradient = teacher_and_student(patcher)
-        in_a_training = len(layers)
-        patcher.model.diffusion_model.get_submodule("time_embed.0")(torch.ones(1, 32))
-        try:
-            with in_training(patcher):
-                raise ValueError("a training that fails")
-        except ValueError:
-            pass
-    expected = teacher_and_student(plain)
-    return {
-        "in_training": in_a_training,
-        "after": len(layers) - in_a_training,
-        "restored": own_methods(patcher) == before,
-        "teacher_is_student": torch.equal(taught, student),
-        "gradient": bool(gradient.isfinite().all() and gradient.any()),
-        "as_plain": all(map(torch.equal, (taught, student, gradient), expected)),
-    }
-
-
-def own_methods(patcher: Any) -> list[str]:
-    """Methods that a layer has instead of its class's."""
-    return [
-        f"{name}.{method}"
-        for name, module in patcher.model.named_modules()
-        for method in ("forward", "forward_comfy_cast_weights")
-        if method in module.__dict__
-    ]
-
-
-def scaled_fp8() -> dict[str, Any]:
-    """A scaled fp8 layer of a host that has them, with the fast product and without; else nothing."""
-    import comfy.ops
-
-    make: Callable[..., Any] | None = getattr(comfy.ops, "scaled_fp8_ops", None)
-    if make is None:
-        return {}
-    x, layers = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(4)), []
-    outputs: list[Tensor] = []
-    for fast in (True, False):
-        layer = make(fp8_matrix_mult=fast, scale_input=fast, override_dtype=FP8).Linear(8, 4, device=CPU)
-        layer.weight.data = torch.linspace(-2, 2, 32).view(4, 8).to(FP8)
-        layer.bias.data = torch.ones(4).to(FP8)
-        layer.scale_weight.data.fill_(0.5)
-        with counted_fp8(layers), of_the_pack("nodes.host.matmul").plain_matmul(layer):
-            outputs.append(layer(x))
-    return {"fast": len(layers), "difference": float((outputs[0] - outputs[1]).detach().abs().max())}
-
-
-def fast_forward() -> list[bool]:
-    """Linear layers whose class computes in `forward` itself: of the host's, of another pack, changed by another node.
-
-    For each, whether it multiplies as a plain layer inside.
-    """
-    import comfy.ops
-
-    class Fast(comfy.ops.disable_weight_init.Linear):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.zeros(1)
-
-    class OfTheHost(Fast):
-        __module__ = comfy.ops.__name__
-
-    found: list[bool] = []
-    for kind, own in ((OfTheHost, False), (Fast, False), (OfTheHost, True)):
-        layer = kind(2, 2, device=CPU)
-        if own:
-            layer.forward = lambda x: torch.zeros(1)
-        torch.nn.init.eye_(layer.weight)
-        torch.nn.init.zeros_(layer.bias)
-        with of_the_pack("nodes.host.matmul").plain_matmul(layer):
-            found.append(torch.equal(layer(torch.ones(1, 2)), torch.ones(1, 2)))
-    return found
 
 
 def precision() -> dict[str, Any]:
