@@ -1,6 +1,6 @@
 """The training loop: the teachers' targets (six evaluations, if new), two evaluations of the merge, one step.
 
-Everything frozen (content LoRA, style LoRA, base) and everything trained (the merge) is the same attached network with
+Everything frozen (each LoRA alone, base) and everything trained (the merge) is the same attached network with
 another gate row, so a step is at most three batched evaluations. What has been trained so far is a valid merge at any
 step.
 """
@@ -27,7 +27,7 @@ from .gated import GatedLora
 from .gates import Gates, initial_gates
 from .losses import Penalty, layer_prior
 from .roles import Role
-from .stack import LoraPair
+from .stack import LoraStack
 from .statistics import BlockGates, block_statistics
 from .teachers import DistillationBatch, Picture, distillation_batches
 
@@ -55,11 +55,11 @@ class StepReport(Report):
     checkpoint: Callable[[], GateCheckpoint]
 
 
-def starting_gates(pair: LoraPair, roles: Mapping[str, Role], config: MergeConfig) -> Gates:
+def starting_gates(stack: LoraStack, roles: Mapping[str, Role], config: MergeConfig) -> Gates:
     """The gates that a training by this config starts from; equal seeds give equal gates, see `initial_gates`."""
     generator = torch.Generator().manual_seed(config.seed)
     return initial_gates(
-        pair, roles, config.initialisation, config.content_threshold, config.style_threshold, generator
+        stack, roles, config.initialisation, config.content_threshold, config.style_threshold, generator
     )
 
 
@@ -73,7 +73,7 @@ def train(
     planner: MemoryPlanner | None = None,
     resume: GateCheckpoint | None = None,
 ) -> Iterator[StepReport]:
-    """Trains the gates of an attached pair and yields after every step (Algorithm 3 of arXiv 2504.13206).
+    """Trains the gates of attached LoRAs and yields after every step (Algorithm 3 of arXiv 2504.13206).
 
     One noise and one timestep serve both pictures of a step. `gated.gates` always holds the gates reached so far; on
     the way out they are detached and on the CPU.
@@ -84,7 +84,7 @@ def train(
             what would have followed then, as far as the device computes equal things equally
 
     Raises:
-        SettingsError: a side has no picture, or `resume` is of another number of gates.
+        SettingsError: a LoRA has no picture, or `resume` is of another number of gates.
         NotFiniteError: a loss is not finite, or a gradient at the least loss scale; `gated.gates` is set back to the
             best gates so far.
         OutOfMemoryError: memory ran out, and there is no smaller plan.
@@ -108,8 +108,9 @@ def train_gates(
 
     The roles are for the reports only; raises as `train`.
     """
-    if not content or not style:
-        raise SettingsError("Training needs at least one content and one style picture.")
+    for side, pictures, loras in (("content", content, gated.stack.contents), ("style", style, gated.stack.styles)):
+        if {each.lora for each in pictures} != set(range(len(loras))):
+            raise SettingsError(f"Training needs at least one picture of every {side} LoRA.")
     planner = planner or MemoryPlanner([MemoryPlan(config.micro_batch, "none")])
     gates, device = gated.gates, denoiser.sigmas.device
     values = gates.values.detach().to(device, torch.float32, copy=True).requires_grad_()
@@ -142,7 +143,7 @@ def train_gates(
                 sigma=float(batch.sigma),
                 gradient_norm=norm,
                 seconds=time.perf_counter() - started,
-                blocks=block_statistics(gates, gated.pair, roles),
+                blocks=block_statistics(gates, gated.stack, roles),
                 checkpoint=partial(capture, step, values, optimiser, best, smoothed, lowest, scale.divisor),
             )
     finally:
