@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoint.gates import GateCheckpoint
+from ..checkpoint.state import Checkpoint
 from ..lora.folded import FoldedLora
 from ..lora.low_rank import LowRank
 from ..merge.config import MergeConfig
@@ -166,7 +166,7 @@ def zip_lora(
     style: Sequence[Picture],
     config: ZipLoraConfig,
     planner: MemoryPlanner | None = None,
-    resume: GateCheckpoint | None = None,
+    resume: Checkpoint | None = None,
 ) -> Iterator[StepReport]:
     """Trains the masks of an attached pair and yields after every step; raises as `train`.
 

@@ -16,14 +16,13 @@
 and the step.
 
 The files in reading order: `trainable_lora`, `target_modules` (which layers), `attached_loras`, `per_lora_prompts`,
-`config`, `examples` (what a step sees), `loss_weighting`, `param_groups` (learning rates), `checkpoint`, `dreambooth`
-(the loop), `column_masks`, `unzip`, `workload` (memory), `checkpoint_file`.
+`config`, `examples` (what a step sees), `loss_weighting`, `param_groups` (learning rates), `dreambooth`
+(the loop), `column_masks`, `unzip`, `workload` (memory).
 """
 
 from .attached_loras import AttachedLoras, attach_loras
-from .checkpoint import LoraCheckpoint, LoraStepReport
 from .config import Rates, TrainConfig
-from .dreambooth import train_lora
+from .dreambooth import LoraStepReport, train_lora
 from .examples import Example
 from .target_modules import LoraConfig, TargetModules, b_loras, concept_lora
 from .trainable_lora import TrainableLora
@@ -33,7 +32,6 @@ from .workload import train_lora_workload
 __all__ = [
     "AttachedLoras",
     "Example",
-    "LoraCheckpoint",
     "LoraConfig",
     "LoraStepReport",
     "Rates",

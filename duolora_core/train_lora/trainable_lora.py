@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..checkpoint.state import Checkpoint
 from ..lora.folded import FoldedLora
 from ..lora.low_rank import LowRank
 from ..model.layout import UNetLayout
@@ -78,6 +79,21 @@ class TrainableLora:
 
     def _tables(self) -> tuple[tuple[str, dict[str, Tensor]], ...]:
         return ("up", self.up), ("down", self.down), ("columns", self.columns), ("mask", self.masks)
+
+
+def named_parameters(loras: Mapping[Side, TrainableLora]) -> dict[str, Tensor]:
+    """{name: tensor} of everything that is trained, in a fixed order."""
+    return {f"{role}.{name}": tensor for role, lora in loras.items() for name, tensor in lora.trained()}
+
+
+def lora_tensors(loras: Mapping[Side, TrainableLora]) -> dict[str, Tensor]:
+    """{name: tensor} of everything that makes up the LoRAs: the very tensors that the optimiser changes in place."""
+    return {f"{role}.{name}": tensor for role, lora in loras.items() for name, tensor in lora.tensors().items()}
+
+
+def loras_at_start(loras: Mapping[Side, TrainableLora]) -> Checkpoint:
+    """The training of these LoRAs before its first step: what it begins with, and what its checkpoints are like."""
+    return Checkpoint(0, lora_tensors(loras))
 
 
 def new_lora(

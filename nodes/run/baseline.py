@@ -15,7 +15,7 @@ from ...duolora_core.errors import SettingsError
 from ...duolora_core.lora.folded import FoldedLora
 from ..host.denoiser import Limits, training_denoiser
 from .loaded_lora import LoadedLora
-from .merge_checkpoint import MergeCheckpointFile, merge_checkpointer
+from .merge_checkpoint import merge_checkpointer
 from .merge_inputs import MergeInputs, extent
 from .progress import TrainingLog, run_training
 
@@ -60,12 +60,11 @@ def run_zip_lora(
     config = ZipLoraConfig(
         steps=steps, learning_rate=options.config.learning_rate, micro_batch=options.config.micro_batch, seed=seed
     )
-    file = MergeCheckpointFile(open_masks(pair, axis).values.numel(), steps)
     settings = {"method": "ZipLoRA", "axis": axis, **asdict(config)}
     # ZipLoRA sees each picture under its own prompt alone.
-    checkpointer = merge_checkpointer(inputs, (content, style), None, settings, file)
-    content_pictures, style_pictures = inputs.pictures(content, style, pair, None, seed, file.latents)
-    file.trains_on(content_pictures, style_pictures)
+    checkpointer = merge_checkpointer(inputs, (content, style), None, settings, open_masks(pair, axis))
+    content_pictures, style_pictures = inputs.pictures(content, style, pair, None, seed, checkpointer.pictures)
+    checkpointer.trains_on(content=content_pictures, style=style_pictures)
     sizes, tokens = extent(content_pictures, style_pictures)
     work = zip_workload(pair, axis, sizes, tokens)
     limits = Limits(config.micro_batch, options.checkpointing, options.compute)
@@ -73,7 +72,7 @@ def run_zip_lora(
         training_denoiser(inputs.model, work, limits) as (denoiser, planner),
         attach_zip(denoiser.modules, pair, axis) as zipped,
     ):
-        reports = zip_lora(denoiser, zipped, content_pictures, style_pictures, config, planner, checkpointer.state)
+        reports = zip_lora(denoiser, zipped, content_pictures, style_pictures, config, planner, checkpointer.resume)
         log = run_training(reports, config.steps, planner, checkpointer)
     with torch.inference_mode(False):
         folded = zipped.fold()

@@ -11,15 +11,19 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 from torch import Tensor
 
+from ...duolora_core import Picture, StepReport
+from ...duolora_core.checkpoint.file import read_checkpoint, write_checkpoint
+from ...duolora_core.checkpoint.state import Checkpoint
 from ...duolora_core.errors import DuoLoraError
 from ...duolora_core.lora.metadata import VERSION
 from ...duolora_core.lora.read import tensors_sha256
-from ...duolora_core.merge.trainer import Report
+from ...duolora_core.train_lora import Example
 from ..host.files import checkpoint_folder
 from ..host.identity import clip_identity, identity, vae_identity
 
@@ -33,61 +37,34 @@ _SECONDS = 1.0
 """Between two writes at least, and a hundred times what a write takes: so it costs a hundredth of the time at most."""
 
 
-class State(Protocol):
-    """What a training can be resumed from."""
-
-    @property
-    def step(self) -> int:
-        """The steps behind it."""
-        ...
-
-
-StateT = TypeVar("StateT", bound=State)
-ReportT = TypeVar("ReportT", bound=Report, contravariant=True)
-
-
-class CheckpointFile(Protocol[StateT, ReportT]):
-    """How the state of one kind of training is taken, written and read."""
-
-    def state(self, report: ReportT) -> Callable[[], StateT]:
-        """Copies it, when called before the next step is taken."""
-        ...
-
-    def write(self, path: Path, fingerprint: str, state: StateT, losses: Curves) -> object:
-        """Raises DuoLoraError."""
-        ...
-
-    def read(self, path: Path, fingerprint: str) -> tuple[StateT, Curves]:
-        """Raises DuoLoraError."""
-        ...
-
-
-class Checkpointer(Generic[StateT, ReportT]):
+class Checkpointer:
     """The checkpoint of one training on disk, for as long as it is not finished.
 
     Attributes:
-        state: what the training starts from, if it goes on
-        losses: the curves so far of a training that is resumed
+        resume: what the training is resumed from, if it is
+        pictures: {whose: latents} that it trains on, kept with it; known from the start where it is resumed
         notes: what the artist should know of it
         fingerprint: of all that decides its course
     """
 
-    def __init__(self, folder: Path | None, fingerprint: str, file: CheckpointFile[StateT, ReportT]):
+    def __init__(self, folder: Path | None, fingerprint: str, start: Checkpoint, steps: int):
         """
         Args:
             folder: None to write nothing
+            start, steps: of the training, see `read_checkpoint`
         """
         self.notes: list[str] = []
-        self.state: StateT | None = None
-        self.losses: Curves = {}
+        self.resume: Checkpoint | None = None
+        self.pictures: Mapping[str, Sequence[Tensor]] = {}
         self.fingerprint = fingerprint
-        self._folder, self._file = folder, file
-        self._latest: tuple[Callable[[], StateT], Curves] | None = None
+        self._folder = folder
+        self._latest: tuple[Callable[[], Checkpoint], Curves] | None = None
         self._next = time.monotonic() + _SECONDS
         if folder is not None and self._path.exists():
             try:
-                self.state, self.losses = file.read(self._path, fingerprint)
-                self.notes.append(f"resumed after step {self.state.step}, where this training had been stopped")
+                self.resume = read_checkpoint(self._path, fingerprint, start, steps)
+                self.pictures = self.resume.pictures
+                self.notes.append(f"resumed after step {self.resume.step}, where this training had been stopped")
             except DuoLoraError as error:
                 self.notes.append(f"started from the first step: {error}")
 
@@ -95,10 +72,14 @@ class Checkpointer(Generic[StateT, ReportT]):
     def _path(self) -> Path:
         return (self._folder or Path()) / f"{self.fingerprint}.safetensors"
 
-    def after(self, report: ReportT, losses: Curves) -> None:
+    def trains_on(self, **pictures: Sequence[Picture] | Sequence[Example]) -> None:
+        """The pictures whose latents are kept with it."""
+        self.pictures = {whose: [each.latent for each in some] for whose, some in pictures.items() if some}
+
+    def after(self, report: StepReport, losses: Curves) -> None:
         """A step is done, and these are the curves so far; writes the state if it is time."""
         if self._folder is not None:
-            self._latest = self._file.state(report), losses
+            self._latest = report.checkpoint, losses
             if time.monotonic() >= self._next:
                 self.write()
 
@@ -110,7 +91,8 @@ class Checkpointer(Generic[StateT, ReportT]):
         state = take()
         curves = {term: curve[: state.step] for term, curve in losses.items()}
         try:
-            self._file.write(self._path, self.fingerprint, state, curves)
+            whole = replace(state, losses=curves, pictures=self.pictures)
+            write_checkpoint(self._path, whole, self.fingerprint)
         except DuoLoraError as error:
             self.notes.append(f"this training could not have been resumed after a crash: {error}")
             self._folder = None
@@ -137,12 +119,14 @@ def checkpointer_of(
     model: Any,
     clip: Any,
     vaes: Sequence[Any],
-    file: CheckpointFile[StateT, ReportT],
-) -> Checkpointer[StateT, ReportT]:
+    start: Checkpoint,
+    steps: int,
+) -> Checkpointer:
     """The checkpointer of a training on a MODEL, which writes nothing where it is not to be resumed.
 
     Args:
         decides: what decides its course beside MODEL, CLIP and VAEs, as plain JSON data
+        start, steps: of the training, see `read_checkpoint`
     """
     whole = {
         "version": VERSION,
@@ -152,7 +136,7 @@ def checkpointer_of(
         "vaes": [vae_identity(vae) for vae in vaes],
     }
     fingerprint = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-    return Checkpointer(checkpoint_folder() if resume else None, fingerprint, file)
+    return Checkpointer(checkpoint_folder() if resume else None, fingerprint, start, steps)
 
 
 def pictures_sha256(batches: Sequence[Tensor] | None) -> str | None:

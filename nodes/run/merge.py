@@ -25,8 +25,9 @@ from ...duolora_core.merge.roles import Role
 from ...duolora_core.merge.statistics import BlockGates, block_statistics
 from ...duolora_core.merge.workload import merge_workload
 from ..host.denoiser import Limits, prediction_of, training_denoiser
+from .checkpoint import Checkpointer
 from .loaded_lora import LoadedLora
-from .merge_checkpoint import MergeCheckpointer, MergeCheckpointFile, merge_checkpointer
+from .merge_checkpoint import merge_checkpointer
 from .merge_inputs import MergeInputs, extent
 from .merge_result import MergeResult
 from .pair import approximation_recipe, coverage_notes, loaded_pair, lora_note
@@ -54,17 +55,16 @@ def run_merge(
         gates = starting_gates(pair, roles, config)
     # The masks depend on the combined prompt through the cycle alone.
     learned_prompt = combined_prompt if config.cycle_weight else None
-    file = MergeCheckpointFile(len(gates.values), config.steps)
     settings = {"method": "ZipRank", **asdict(config)}
-    checkpointer = merge_checkpointer(inputs, (content, style), learned_prompt, settings, file)
+    checkpointer = merge_checkpointer(inputs, (content, style), learned_prompt, settings, gates)
     key = checkpointer.fingerprint, config, inputs.options
     trained = recalled(key)
     notes = [] if trained is None else [_RECALLED]
     if trained is None:
         content_pictures, style_pictures = inputs.pictures(
-            content, style, placed, learned_prompt, config.seed, file.latents
+            content, style, placed, learned_prompt, config.seed, checkpointer.pictures
         )
-        file.trains_on(content_pictures, style_pictures)
+        checkpointer.trains_on(content=content_pictures, style=style_pictures)
         preview = inputs.preview_sampling(placed, combined_prompt, config.seed)
         del placed  # as in their files the LoRAs are not needed any more, and they are as large as in their basis
         work = Work(pair, gates, roles, content_pictures, style_pictures, preview)
@@ -103,7 +103,7 @@ class Work:
     live: PreviewSampling | None
 
 
-def _trained(inputs: MergeInputs, work: Work, config: MergeConfig, checkpointer: MergeCheckpointer) -> TrainedGates:
+def _trained(inputs: MergeInputs, work: Work, config: MergeConfig, checkpointer: Checkpointer) -> TrainedGates:
     """The training itself, on the live model."""
     sizes, tokens = extent(work.content, work.style)
     needs = merge_workload(work.pair, sizes, config, tokens)
@@ -112,7 +112,7 @@ def _trained(inputs: MergeInputs, work: Work, config: MergeConfig, checkpointer:
         training_denoiser(inputs.model, needs, limits) as (denoiser, planner),
         attach(denoiser.modules, work.pair, work.gates) as gated,
     ):
-        reports = train(denoiser, gated, work.content, work.style, work.roles, config, planner, checkpointer.state)
+        reports = train(denoiser, gated, work.content, work.style, work.roles, config, planner, checkpointer.resume)
         sampler = PreviewSampler(work.live, denoiser, gated, "merge", planner.notes)
         hidden = () if config.layer_prior_weight else ("layer_prior",)
         log = run_training(reports, config.steps, planner, checkpointer, sampler, hidden)

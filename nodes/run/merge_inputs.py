@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,22 +50,21 @@ class MergeInputs:
         placed: LoraPair,
         combined_prompt: str | None,
         seed: int,
-        latents: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
+        latents: Mapping[str, Sequence[Tensor]],
     ) -> tuple[list[Picture], list[Picture]]:
         """The training pictures of both LoRAs.
 
         Args:
             placed: both LoRAs as in their files
             combined_prompt: None where the training has no use for it
-            latents: of the content and the style pictures, where they are there already
+            latents: {role: of its pictures}, where they are there already
         """
         loras = placed.content_lora, placed.style_lora
         combined = None if combined_prompt is None else encode(clip_for(self.clip, loras), combined_prompt)
-        known = latents or (None, None)
         return (
-            self._of_one(content, loras[0], placed.layout, combined, seed, known[0]),
+            self._of_one(content, loras[0], placed.layout, combined, seed, latents.get("content")),
             # Another seed, else both LoRAs would start from the same noise and paint the same composition.
-            self._of_one(style, loras[1], placed.layout, combined, seed ^ 0x5EED, known[1]),
+            self._of_one(style, loras[1], placed.layout, combined, seed ^ 0x5EED, latents.get("style")),
         )
 
     def preview_sampling(self, placed: LoraPair, combined_prompt: str, seed: int) -> PreviewSampling | None:

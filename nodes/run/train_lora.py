@@ -29,11 +29,10 @@ from ...duolora_core.train_lora import (
     unzip,
     unzip_loras,
 )
-from ...duolora_core.train_lora.trainable_lora import Side
+from ...duolora_core.train_lora.trainable_lora import Side, loras_at_start
 from ..host.denoiser import Limits, training_denoiser, unet_layout
 from ..host.prompts import condition, encode, encode_alike, text_tokens
-from .checkpoint import checkpointer_of, pictures_sha256
-from .lora_checkpoint import LoraCheckpointer, LoraCheckpointFile
+from .checkpoint import Checkpointer, checkpointer_of, pictures_sha256
 from .preview_sampling import PreviewSampler, PreviewSampling
 from .progress import TrainingLog, run_training
 from .trained_loras import TrainedLoras, TrainingSource, trained_loras
@@ -74,19 +73,18 @@ def train_concept(inputs: TrainingInputs, task: ConceptTask, form: LoraConfig, c
         layout = unet_layout(inputs.model.model)
         loras = _new_loras(layout, task.role, form, config.seed)
     _require_rank(loras, form.rank)
-    file = LoraCheckpointFile(loras, config.steps)
-    checkpointer = _checkpointer(
-        inputs, file, {"role": task.role, "form": asdict(form), "config": asdict(config)}, task
-    )
-    examples = inputs.examples(task.pictures, encode(inputs.clip, task.prompt), file.pictures)
+    settings = {"role": task.role, "form": asdict(form), "config": asdict(config)}
+    checkpointer = _checkpointer(inputs, loras, config.steps, settings, task)
+    known, known_class = (checkpointer.pictures.get(whose) for whose in ("pictures", "class_pictures"))
+    examples = inputs.examples(task.pictures, encode(inputs.clip, task.prompt), known)
     class_examples: list[Example] = []
     if config.prior_weight:
-        class_examples = inputs.class_examples(task.class_prompt, task.class_pictures, config.seed, file.class_pictures)
-    file.trains_on(examples, class_examples)
+        class_examples = inputs.class_examples(task.class_prompt, task.class_pictures, config.seed, known_class)
+    checkpointer.trains_on(pictures=examples, class_pictures=class_examples)
     sample = inputs.preview_sampling(task.prompt, config.seed)
 
     def method(denoiser: Denoiser, attached: AttachedLoras, planner: MemoryPlanner) -> Iterator[LoraStepReport]:
-        resume = checkpointer.state
+        resume = checkpointer.resume
         return train_lora(
             denoiser, attached, examples, config, class_examples=class_examples, planner=planner, resume=resume
         )
@@ -130,17 +128,17 @@ def unzip_picture(inputs: TrainingInputs, task: UnzipTask, form: LoraConfig, con
         loras = unzip_loras(layout, form, config, _engine_seed(seed))
     _require_rank(loras, form.rank)
     joint, content, style = encode_alike(inputs.clip, [task.prompt, task.content_prompt, task.style_prompt])
-    file = LoraCheckpointFile(loras, config.learning.steps)
-    checkpointer = _checkpointer(inputs, file, {"form": asdict(form), "config": asdict(config)}, task)
-    examples = inputs.examples([task.picture], joint, file.pictures, "picture")
-    file.trains_on(examples, [])
+    settings = {"form": asdict(form), "config": asdict(config)}
+    checkpointer = _checkpointer(inputs, loras, config.learning.steps, settings, task)
+    examples = inputs.examples([task.picture], joint, checkpointer.pictures.get("pictures"), "picture")
+    checkpointer.trains_on(pictures=examples)
     first = examples[0]
     prompts = UnzipPrompts(first.condition, *(condition(inputs.model, each, first.latent) for each in (content, style)))
     sample = inputs.preview_sampling(task.prompt, seed)
 
     def method(denoiser: Denoiser, attached: AttachedLoras, planner: MemoryPlanner) -> Iterator[LoraStepReport]:
         latents = [each.latent for each in examples]
-        return unzip(denoiser, attached, latents, prompts, config, planner=planner, resume=checkpointer.state)
+        return unzip(denoiser, attached, latents, prompts, config, planner=planner, resume=checkpointer.resume)
 
     samples = max(config.learning.batch, config.probes if config.separate_columns else 1)
     counted = replace(config.learning, batch=samples)
@@ -172,8 +170,8 @@ def require_prompts(prompts: Mapping[str, str]) -> None:
 
 
 def _checkpointer(
-    inputs: TrainingInputs, file: LoraCheckpointFile, settings: Mapping[str, Any], task: ConceptTask | UnzipTask
-) -> LoraCheckpointer:
+    inputs: TrainingInputs, loras: Loras, steps: int, settings: Mapping[str, Any], task: ConceptTask | UnzipTask
+) -> Checkpointer:
     """Memory settings decide nothing of a training's course, so they are left out of what it is known by."""
     config: dict[str, Any] = dict(settings["config"])
     config.pop("micro_batch", None)
@@ -191,7 +189,8 @@ def _checkpointer(
         "compute": inputs.options.compute,
         "own pictures": asdict(inputs.options.sampled_images) if asked.get("class_prompt") else None,
     }
-    return checkpointer_of(inputs.options.resume, decides, inputs.model, inputs.clip, [inputs.vae], file)
+    start = loras_at_start(loras)
+    return checkpointer_of(inputs.options.resume, decides, inputs.model, inputs.clip, [inputs.vae], start, steps)
 
 
 def _new_loras(layout: UNetLayout, role: Trained, form: LoraConfig, seed: int) -> dict[Side, TrainableLora]:
@@ -223,7 +222,7 @@ def _run(
     examples: Sequence[Sequence[Example]],
     config: TrainConfig,
     sample: PreviewSampling | None,
-    checkpointer: LoraCheckpointer,
+    checkpointer: Checkpointer,
     method: Method,
 ) -> TrainingLog:
     """The loop on the loaded model; `examples` are those of each term of the loss, `config.batch` of each in a step."""
