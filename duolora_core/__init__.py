@@ -37,7 +37,7 @@ from .merge.gated import attach
 from .merge.gates import Gates, initial_gates, open_gates
 from .merge.merged import MergedLora, combine, make_merged
 from .merge.roles import layer_roles
-from .merge.stack import LoraPair, make_pair
+from .merge.stack import LoraPair, LoraStack, make_pair, make_stack
 from .merge.teachers import Picture
 from .merge.trainer import StepReport, starting_gates, train
 from .model.denoiser import Denoiser
@@ -50,6 +50,7 @@ __all__ = [
     "Gates",
     "LoraFile",
     "LoraPair",
+    "LoraStack",
     "LowRank",
     "MergeConfig",
     "MergedLora",
@@ -66,6 +67,7 @@ __all__ = [
     "lora_from_tensors",
     "make_merged",
     "make_pair",
+    "make_stack",
     "match_to_model",
     "open_gates",
     "read_lora",

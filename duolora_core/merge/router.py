@@ -12,6 +12,7 @@ LoRA that it belongs to, and of the others none. It folds into up' = up · route
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -24,7 +25,10 @@ from ..model.evaluate import Sample, evaluate
 from ..model.hooks import down_product, hooked_layers
 from ..model.memory.estimate import MemoryPlan
 from ..model.memory.planner import MemoryPlanner
-from .gated import GatedLora
+from .config import MergeConfig
+from .gated import GatedLora, attach
+from .gates import open_gates
+from .stack import LoraStack
 from .teachers import Picture, by_lora, in_stratum
 
 NOISE_LEVELS, SAMPLES = 12, 4
@@ -35,6 +39,22 @@ RIDGE = 0.01
 
 Moments = dict[str, Tensor]
 """{canonical layer: E[z zᵀ], (R, R) float32 on the CPU}"""
+
+
+def with_router(
+    denoiser: Denoiser,
+    stack: LoraStack,
+    content: Sequence[Picture],
+    style: Sequence[Picture],
+    config: MergeConfig,
+    planner: MemoryPlanner | None = None,
+) -> LoraStack:
+    """The stack behind its router where the config asks for one, else as it is; raises as `fit_router`."""
+    if not config.routes(len(stack.loras)):
+        return stack
+    planner = planner or MemoryPlanner([MemoryPlan(config.micro_batch, "none")])
+    with attach(denoiser.modules, stack, open_gates(stack)) as gated:
+        return replace(stack, router=fit_router(denoiser, gated, content, style, config.seed, planner))
 
 
 def fit_router(
@@ -51,16 +71,9 @@ def fit_router(
         NotFiniteError: what a LoRA meets in a layer is not finite.
         OutOfMemoryError: memory ran out, and there is no smaller plan.
     """
-    generator = torch.Generator().manual_seed(seed)
     found: list[Moments] = []
     for label, pictures in zip(gated.stack.labels, [*by_lora(content), *by_lora(style)], strict=True):
-        state = generator.get_state()
-
-        def moments(plan: MemoryPlan, label: str = label, pictures: Sequence[Picture] = pictures) -> Moments:
-            generator.set_state(state)  # noqa: B023 - called at once
-            return _moments(denoiser, gated, label, pictures, generator, plan.micro_batch)
-
-        found.append(planner.run_with_oom_retry(moments))
+        found.append(planner.run_with_oom_retry(partial(_moments, denoiser, gated, label, pictures, seed)))
     return map_layers(partial(_solved, gated, found), dict.fromkeys(gated.stack.names))
 
 
@@ -69,10 +82,11 @@ def _moments(
     gated: GatedLora,
     label: str,
     pictures: Sequence[Picture],
-    generator: torch.Generator,
-    micro_batch: int,
+    seed: int,
+    plan: MemoryPlan,
 ) -> Moments:
     """What one LoRA alone meets in every layer on its own pictures, mean over samples and positions."""
+    generator = torch.Generator().manual_seed(seed)
     sums: dict[str, Tensor] = {}
 
     def observe(name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
@@ -93,8 +107,8 @@ def _moments(
                 picture = pictures[int(torch.randint(len(pictures), (), generator=generator))]
                 noise = torch.randn(picture.latent.shape, generator=generator).to(device)
                 samples.append(Sample(label, add_noise(picture.latent.to(noise), noise, sigma), picture.own))
-            evaluate(denoiser, gated, samples, sigma, micro_batch)
-    return {name: (total / (NOISE_LEVELS * SAMPLES)).cpu() for name, total in sums.items()}
+            evaluate(denoiser, gated, samples, sigma, plan.micro_batch)
+    return {name: (moment / (NOISE_LEVELS * SAMPLES)).cpu() for name, moment in sums.items()}
 
 
 def _solved(gated: GatedLora, moments: Sequence[Mapping[str, Tensor]], name: str, _: None) -> Tensor:
