@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ...duolora_core.lora.read import tensors_sha256
 from ...duolora_core.train_lora import Example
 from ..host.files import checkpoint_folder
 from ..host.identity import clip_identity, identity, vae_identity
+from .inputs import Inputs
 
 Curves = Mapping[str, Sequence[float]]
 """{term of the loss: one number for each step}"""
@@ -113,35 +114,40 @@ class Checkpointer:
                 self._path.unlink(missing_ok=True)
 
 
-def checkpointer_of(
-    resume: bool,
-    decides: Mapping[str, Any],
-    model: Any,
-    clip: Any,
-    vaes: Sequence[Any],
-    start: Checkpoint,
-    steps: int,
+def checkpointer_for(
+    inputs: Inputs, decides: Mapping[str, Any], vaes: Sequence[Any], samples: bool, start: Checkpoint, steps: int
 ) -> Checkpointer:
-    """The checkpointer of a training on a MODEL, which writes nothing where it is not to be resumed.
+    """The checkpointer of a training, which writes nothing where the options say so.
 
     Args:
-        decides: what decides its course beside MODEL, CLIP and VAEs, as plain JSON data
-        start, steps: of the training, see `read_checkpoint`
+        decides: what decides its course beside the inputs, as plain JSON data
+        vaes: that encode its pictures
+        samples: it trains on sampled pictures, too
+        start, steps: see `read_checkpoint`
     """
     whole = {
         "version": VERSION,
-        **decides,
-        "model": identity(model),
-        "clip": clip_identity(clip),
+        **_without_memory(decides),
+        "resolution": inputs.resolution,
+        "compute": inputs.options.compute,
+        "sampled images": asdict(inputs.options.sampled_images) if samples else None,
+        "model": identity(inputs.model),
+        "clip": clip_identity(inputs.clip),
         "vaes": [vae_identity(vae) for vae in vaes],
     }
     fingerprint = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-    return Checkpointer(checkpoint_folder() if resume else None, fingerprint, start, steps)
+    return Checkpointer(checkpoint_folder() if inputs.options.resume else None, fingerprint, start, steps)
 
 
 def pictures_sha256(batches: Sequence[Tensor] | None) -> str | None:
     """Of IMAGE batches, in their order."""
     return None if batches is None else tensors_sha256({str(i): batch for i, batch in enumerate(batches)})
+
+
+def _without_memory(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Memory settings decide nothing of a training's course."""
+    kept = {name: value for name, value in settings.items() if name != "micro_batch"}
+    return {name: _without_memory(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
 
 def _keep_newest(folder: Path) -> None:

@@ -35,8 +35,8 @@ class LoadedLora:
 
     @property
     def placing(self) -> Mapping[str, Any]:
-        """What decides how it is placed on a model beside its file and strength, as plain JSON data; empty as a rule,
-        so that trainings kept by earlier versions go on."""
+        """What decides how it is placed on a model beside its file and strength, as plain JSON data; empty as a
+        rule."""
         decides: dict[str, Any] = {}
         if self.text_strength not in (None, self.strength):
             decides["text_strength"] = self.text_strength

@@ -16,10 +16,11 @@ from ...duolora_core.merge.merged import joined
 from ...duolora_core.train_lora import Example, LoraConfig, TrainableLora, TrainConfig, UnzipConfig
 from ...duolora_core.train_lora.trainable_lora import Side
 from ..host.denoiser import prediction_of
+from .examples import sizes_of
+from .inputs import Inputs
 from .loaded_lora import LoadedLora
 from .merge_result import MergeResult
 from .progress import TrainingLog
-from .training_inputs import TrainingInputs, sizes_of
 
 SIDES: tuple[Side, Side] = ("content", "style")
 
@@ -34,7 +35,7 @@ class TrainingSource:
         pictures: IMAGE batches that show what each LoRA paints, if there are any
     """
 
-    inputs: TrainingInputs
+    inputs: Inputs
     method: str
     prompt: str
     per_lora_prompts: Mapping[Side, str]
