@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -56,9 +56,8 @@ def run_zip_lora(
             "ZipLoRA trains with both prompts, so it needs CLIP: connect the checkpoint's, or choose another method."
         )
     require_vae_for(inputs, content, style)
-    settings = {"method": "ZipLoRA", "axis": axis, **asdict(config)}
+    checkpointer = merge_checkpointer(inputs, (content, style), open_masks(pair, axis), config, axis=axis)
     # ZipLoRA sees each picture under its own prompt alone.
-    checkpointer = merge_checkpointer(inputs, (content, style), None, settings, open_masks(pair, axis))
     content_pictures, style_pictures = merge_pictures(
         inputs, content, style, pair, None, config.seed, checkpointer.pictures
     )

@@ -46,6 +46,12 @@ class LoadedLora:
             decides["adapter_rank"] = self.adapter_rank
         return decides
 
+    @property
+    def decides(self) -> Mapping[str, Any]:
+        """All of it that decides what a merge trains, its pictures included."""
+        own = {"role": self.role, "sha256": self.file.sha256, "prompt": self.prompt, "strength": self.strength}
+        return {**own, **self.placing, "pictures": self.pictures}
+
     def __str__(self) -> str:
         """What the host shows of a failed node's inputs; every tensor of a LoRA printed would take half a minute."""
         return f"{self.role} LoRA {self.file.name} at strength {self.strength:g}"

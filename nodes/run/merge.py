@@ -55,8 +55,7 @@ def run_merge(
         gates = starting_gates(pair, roles, config)
     # The masks depend on the combined prompt through the cycle alone.
     learned_prompt = combined_prompt if config.cycle_weight else None
-    settings = {"method": "ZipRank", **asdict(config)}
-    checkpointer = merge_checkpointer(inputs, (content, style), learned_prompt, settings, gates)
+    checkpointer = merge_checkpointer(inputs, (content, style), gates, config, combined_prompt=learned_prompt)
     key = checkpointer.fingerprint, config, inputs.options
     trained = recalled(key)
     notes = [] if trained is None else [_RECALLED]

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...duolora_core import Gates, LoraPair, Picture, PlacedLora, UNetLayout, kohya_state_dict
+from ...duolora_core import Gates, LoraPair, MergeConfig, Picture, PlacedLora, UNetLayout, kohya_state_dict
+from ...duolora_core.baselines.zip_lora import ZipLoraConfig
 from ...duolora_core.errors import SettingsError, TrainingError
 from ...duolora_core.lora.adapter_parts import all_finite
 from ...duolora_core.lora.folded import unet_part
 from ...duolora_core.merge.trainer import gates_at_start
 from ..host.prompts import clip_with, encode, text_tokens
-from .checkpoint import Checkpointer, checkpointer_for, pictures_sha256
+from .checkpoint import Checkpointer
 from .inputs import Inputs
 from .loaded_lora import LoadedLora
 
@@ -88,36 +89,12 @@ def _pictures_of(
 
 
 def merge_checkpointer(
-    inputs: Inputs,
-    loras: Sequence[LoadedLora],
-    combined_prompt: str | None,
-    settings: Mapping[str, Any],
-    gates: Gates,
+    inputs: Inputs, loras: Sequence[LoadedLora], gates: Gates, config: MergeConfig | ZipLoraConfig, **decides: Any
 ) -> Checkpointer:
-    """The checkpointer of a training of gates on these LoRAs.
-
-    Args:
-        combined_prompt: None where the training has no use for it
-        settings: of the training itself, as plain JSON data
-    """
-    decides = {
-        "settings": settings,
-        "concepts": [
-            {
-                "role": lora.role,
-                "sha256": lora.file.sha256,
-                "prompt": lora.prompt,
-                "strength": lora.strength,
-                "pictures": pictures_sha256(lora.pictures),
-                **lora.placing,
-            }
-            for lora in loras
-        ],
-        "combined_prompt": combined_prompt,
-    }
+    """The checkpointer of a training of gates on these LoRAs; `decides` as in `Checkpointer`."""
     vaes = [vae_for(inputs, lora) for lora in loras if lora.pictures is not None]
-    samples = any(lora.pictures is None for lora in loras)
-    return checkpointer_for(inputs, decides, vaes, samples, gates_at_start(gates), settings["steps"])
+    own = {"loras": [lora.decides for lora in loras], "config": config}
+    return Checkpointer(inputs, gates_at_start(gates), config.steps, vaes, len(vaes) < len(loras), **own, **decides)
 
 
 def extent(content: Sequence[Picture], style: Sequence[Picture]) -> tuple[list[tuple[int, int]], int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ...duolora_core import Denoiser, UNetLayout
+from ...duolora_core.checkpoint.state import Checkpoint
 from ...duolora_core.errors import SettingsError
 from ...duolora_core.model.memory.planner import MemoryPlanner
 from ...duolora_core.train_lora import (
@@ -29,10 +30,10 @@ from ...duolora_core.train_lora import (
     unzip,
     unzip_loras,
 )
-from ...duolora_core.train_lora.trainable_lora import Side, loras_at_start
+from ...duolora_core.train_lora.trainable_lora import Side, lora_tensors
 from ..host.denoiser import training_denoiser, unet_layout
 from ..host.prompts import encode, encode_alike, text_tokens
-from .checkpoint import Checkpointer, checkpointer_for, pictures_sha256
+from .checkpoint import Checkpointer
 from .examples import make_class_examples, make_examples, require_trainable, sizes_of
 from .inputs import Inputs
 from .preview_sampling import PreviewSampler
@@ -77,7 +78,8 @@ def train_concept(inputs: Inputs, task: ConceptTask, form: LoraConfig, config: T
         else:
             loras = concept_lora(layout, task.role, form, seed)
     _require_rank(loras, form.rank)
-    checkpointer = _checkpointer(inputs, loras, task, form, config, config.steps)
+    start, samples = Checkpoint(0, lora_tensors(loras)), bool(task.class_prompt)
+    checkpointer = Checkpointer(inputs, start, config.steps, [inputs.vae], samples, task=task, form=form, config=config)
     known, known_class = (checkpointer.pictures.get(whose) for whose in ("pictures", "class_pictures"))
     examples = make_examples(inputs, task.pictures, encode(inputs.clip, task.prompt), known)
     class_examples: list[Example] = []
@@ -126,7 +128,8 @@ def unzip_picture(inputs: Inputs, task: UnzipTask, form: LoraConfig, config: Unz
         loras = unzip_loras(layout, form, config, _engine_seed(learning.seed))
     _require_rank(loras, form.rank)
     joint, *apart = encode_alike(inputs.clip, [task.prompt, task.content_prompt, task.style_prompt])
-    checkpointer = _checkpointer(inputs, loras, task, form, config, learning.steps)
+    start = Checkpoint(0, lora_tensors(loras))
+    checkpointer = Checkpointer(inputs, start, learning.steps, [inputs.vae], False, task=task, form=form, config=config)
     examples = make_examples(inputs, [task.picture], joint, checkpointer.pictures.get("pictures"), "picture")
     checkpointer.trains_on(pictures=examples)
     latents = [each.latent for each in examples]
@@ -158,24 +161,6 @@ def require_prompts(prompts: Mapping[str, str]) -> None:
                 f"{name} is empty. Say what is to be seen, with a rare word as the trigger, such as 'a photo of sks "
                 "dog' or 'a painting in wtrclr style'."
             )
-
-
-def _checkpointer(
-    inputs: Inputs,
-    loras: Loras,
-    task: ConceptTask | UnzipTask,
-    form: LoraConfig,
-    config: TrainConfig | UnzipConfig,
-    steps: int,
-) -> Checkpointer:
-    given = {
-        name: pictures_sha256([value] if isinstance(value, Tensor) else value) if "picture" in name else value
-        for name, value in vars(task).items()
-    }
-    decides = {"task": given, "form": asdict(form), "config": asdict(config)}
-    return checkpointer_for(
-        inputs, decides, [inputs.vae], bool(given.get("class_prompt")), loras_at_start(loras), steps
-    )
 
 
 def _engine_seed(seed: int) -> int:
