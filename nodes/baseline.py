@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 
 from ..duolora_core import LoraPair
@@ -126,10 +125,8 @@ class BaselineMerge(io.ComfyNode):
             inputs = Inputs(model, clip, vae, resolution, options.run)
             folded, log = run_zip_lora(inputs, content, style, pair, ZIP_LORA[method], config)
         else:
-            with torch.inference_mode(False):
-                folded = TRAINING_FREE[method](pair, MethodSettings(content_strength, style_strength, seed))
-        with torch.inference_mode(False):
-            lora = kohya_state_dict(folded)
+            folded = TRAINING_FREE[method](pair, MethodSettings(content_strength, style_strength, seed))
+        lora = kohya_state_dict(folded)
         info = _notes(pair, method, log, text_left_out=bool(folded.text) and clip is None)
         return io.NodeOutput(*apply_lora(model, clip, lora), lora, loss_map(log.losses if log else {}), "\n".join(info))
 

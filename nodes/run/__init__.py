@@ -6,5 +6,5 @@ The files in reading order:
 - the runs: `merge`, `baseline`, `train_lora`; `trained_gates` remembers the last merges
 - resuming them: `checkpoint`
 - what is seen meanwhile: `preview_sampling`, `progress`
-- what comes out: `merge_result`, `trained_loras`, `apply`, `report`
+- what comes out: `merge_result`, `trained_loras`, `report`
 """

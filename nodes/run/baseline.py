@@ -70,7 +70,6 @@ def run_zip_lora(
     ):
         reports = zip_lora(denoiser, zipped, content_pictures, style_pictures, config, planner, checkpointer.resume)
         log = run_training(reports, config.steps, planner, checkpointer)
-    with torch.inference_mode(False):
-        folded = zipped.fold()
+    folded = zipped.fold()
     checkpointer.finished()
     return folded, log

@@ -16,7 +16,6 @@ from ...duolora_core import (
     attach,
     layer_roles,
     make_merged,
-    make_pair,
     starting_gates,
     train,
 )
@@ -30,7 +29,7 @@ from .inputs import Inputs
 from .loaded_lora import LoadedLora
 from .merge_pictures import clip_for, extent, merge_checkpointer, merge_pictures, require_vae_for
 from .merge_result import MergeResult
-from .pair import approximation_recipe, coverage_notes, loaded_pair, lora_note
+from .pair import approximation_recipe, coverage_notes, in_basis, loaded_pair, lora_note
 from .preview_sampling import PreviewSampler, PreviewSampling
 from .progress import run_training
 from .trained_gates import TrainedGates, recalled, remember
@@ -49,10 +48,9 @@ def run_merge(
     require_vae_for(inputs, content, style)
     model = inputs.model
     placed = loaded_pair(model, inputs.clip, content, style)
-    with torch.inference_mode(False):
-        roles = layer_roles(placed.layout, config.layer_prior)
-        pair = make_pair(placed.content_lora, placed.style_lora, placed.layout, config.basis)
-        gates = starting_gates(pair, roles, config)
+    roles = layer_roles(placed.layout, config.layer_prior)
+    pair = in_basis(placed, config.basis)
+    gates = starting_gates(pair, roles, config)
     # The masks depend on the combined prompt through the cycle alone.
     learned_prompt = combined_prompt if config.cycle_weight else None
     checkpointer = merge_checkpointer(inputs, (content, style), gates, config, combined_prompt=learned_prompt)
@@ -71,22 +69,21 @@ def run_merge(
         trained = _trained(inputs, work, config, checkpointer)
         if trained.steps == config.steps:
             remember(key, trained)
-    with torch.inference_mode(False):
-        gates.values = trained.values.clone()
-        blocks = block_statistics(gates, pair, roles)
-        recipe = _recipe(model, pair, (content, style), trained, combined_prompt, inputs.resolution, config)
-        result = MergeResult(
-            merged=make_merged(pair, gates, recipe),
-            trigger_phrase=combined_prompt,
-            prediction=prediction_of(model.get_model_object("model_sampling")),
-            sources=(content.file.name, style.file.name),
-            notes=[*notes, *trained.log_lines, *_notes(pair, blocks)],
-            losses=trained.losses,
-            blocks=blocks,
-            pair=pair,
-            gates=gates,
-            roles=roles,
-        )
+    gates.values = trained.values.clone()
+    blocks = block_statistics(gates, pair, roles)
+    recipe = _recipe(model, pair, (content, style), trained, combined_prompt, inputs.resolution, config)
+    result = MergeResult(
+        merged=make_merged(pair, gates, recipe),
+        trigger_phrase=combined_prompt,
+        prediction=prediction_of(model.get_model_object("model_sampling")),
+        sources=(content.file.name, style.file.name),
+        notes=[*notes, *trained.log_lines, *_notes(pair, blocks)],
+        losses=trained.losses,
+        blocks=blocks,
+        pair=pair,
+        gates=gates,
+        roles=roles,
+    )
     checkpointer.finished()
     return result
 

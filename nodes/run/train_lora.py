@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from ...duolora_core import Denoiser, UNetLayout
@@ -72,11 +71,7 @@ def train_concept(inputs: Inputs, task: ConceptTask, form: LoraConfig, config: T
     require_trainable(inputs)
     require_prompts({"prompt": task.prompt})
     layout, seed = unet_layout(inputs.model.model), _engine_seed(config.seed)
-    with torch.inference_mode(False):
-        if task.role == "both (B-LoRA)":
-            loras = b_loras(layout, form, seed)
-        else:
-            loras = concept_lora(layout, task.role, form, seed)
+    loras = b_loras(layout, form, seed) if task.role == "both (B-LoRA)" else concept_lora(layout, task.role, form, seed)
     _require_rank(loras, form.rank)
     start, samples = Checkpoint(0, lora_tensors(loras)), bool(task.class_prompt)
     checkpointer = Checkpointer(inputs, start, config.steps, [inputs.vae], samples, task=task, form=form, config=config)
@@ -124,8 +119,7 @@ def unzip_picture(inputs: Inputs, task: UnzipTask, form: LoraConfig, config: Unz
     own: dict[Side, str] = {"content": task.content_prompt, "style": task.style_prompt}
     require_prompts({"prompt": task.prompt} | {f"{role}_prompt": prompt for role, prompt in own.items()})
     layout, learning = unet_layout(inputs.model.model), config.learning
-    with torch.inference_mode(False):
-        loras = unzip_loras(layout, form, config, _engine_seed(learning.seed))
+    loras = unzip_loras(layout, form, config, _engine_seed(learning.seed))
     _require_rank(loras, form.rank)
     joint, *apart = encode_alike(inputs.clip, [task.prompt, task.content_prompt, task.style_prompt])
     start = Checkpoint(0, lora_tensors(loras))

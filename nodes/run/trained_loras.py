@@ -62,13 +62,12 @@ class TrainedLoras:
 
 def trained_loras(loras: Mapping[Side, TrainableLora], log: TrainingLog, source: TrainingSource) -> TrainedLoras:
     """What a training has reached, folded into ordinary LoRAs."""
-    with torch.inference_mode(False):
-        folded: dict[Side, FoldedLora] = {role: lora.fold() for role, lora in loras.items()}
-        states: dict[Side, Mapping[str, Tensor]] = {role: kohya_state_dict(each) for role, each in folded.items()}
-        files: dict[Side, LoraFile] = {
-            role: lora_from_tensors(state, f"{role} by {source.method}") for role, state in states.items()
-        }
-        merged = joined(folded.get("content"), folded.get("style"), _recipe(folded, log, source))
+    folded: dict[Side, FoldedLora] = {role: lora.fold() for role, lora in loras.items()}
+    states: dict[Side, Mapping[str, Tensor]] = {role: kohya_state_dict(each) for role, each in folded.items()}
+    files: dict[Side, LoraFile] = {
+        role: lora_from_tensors(state, f"{role} by {source.method}") for role, state in states.items()
+    }
+    merged = joined(folded.get("content"), folded.get("style"), _recipe(folded, log, source))
     return TrainedLoras(
         concepts={
             role: LoadedLora(role, file, source.per_lora_prompts[role], 1.0, source.pictures, source.inputs.vae)
