@@ -12,8 +12,8 @@ from ..duolora_core.errors import SettingsError
 from ..duolora_core.merge.block_weights import BlockWeights, Side, scale_blocks, slider_strengths, strength_share
 from ..duolora_core.merge.roles import PriorPreset, Role
 from .host.denoiser import require_sdxl, unet_layout
-from .run.apply import patched
-from .run.merge_result import MergeResult
+from .host.models import apply_lora
+from .run.merge_result import MergeResult, ordinary_lora
 from .ui.schema import schema
 from .ui.sockets import CATEGORY, MergedSocket
 from .ui.widgets import strength_input
@@ -59,7 +59,8 @@ class ContentStyleSlider(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, merged: MergeResult, balance: float, clip: Any = None) -> io.NodeOutput:
-        return io.NodeOutput(*patched(model, clip, merged.merged, *slider_strengths(balance)))
+        lora = ordinary_lora(merged.merged, *slider_strengths(balance))
+        return io.NodeOutput(*apply_lora(model, clip, lora))
 
 
 class BlockProbe(io.ComfyNode):
@@ -152,7 +153,7 @@ class BlockProbe(io.ComfyNode):
             gates=None,
         )
         text = f"{info}\nBefore, {' and '.join(shares)} lay in the chosen blocks (shares of the squared norm)."
-        return io.NodeOutput(*patched(model, clip, turned, 1.0, 1.0), result, text)
+        return io.NodeOutput(*apply_lora(model, clip, ordinary_lora(turned, 1.0, 1.0)), result, text)
 
 
 def _chosen(layout: UNetLayout, blocks: str, layer_prior: str, block_names: str) -> frozenset[str]:

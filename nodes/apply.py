@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 
 from ..duolora_core.merge.merged import combine
 from .host.models import apply_lora
-from .run.apply import patched
-from .run.merge_result import MergeResult
+from .run.merge_result import MergeResult, ordinary_lora
 from .ui.schema import schema
 from .ui.sockets import CATEGORY, MergedSocket
 from .ui.widgets import strength_input, strength_inputs
@@ -53,7 +51,8 @@ class ApplyMergedLora(io.ComfyNode):
     ) -> io.NodeOutput:
         if content_strength == style_strength == 1.0:
             return io.NodeOutput(*apply_lora(model, clip, merged.lora))
-        return io.NodeOutput(*patched(model, clip, merged.merged, content_strength, style_strength))
+        lora = ordinary_lora(merged.merged, content_strength, style_strength)
+        return io.NodeOutput(*apply_lora(model, clip, lora))
 
 
 class MultiConceptCombine(io.ComfyNode):
@@ -95,8 +94,7 @@ class MultiConceptCombine(io.ComfyNode):
         numbers = [i for i in range(1, MOST_CONCEPTS + 1) if inputs.get(f"merged_{i}") is not None]
         results: list[MergeResult] = [inputs[f"merged_{i}"] for i in numbers]
         weights = [inputs[f"weight_{i}"] / (len(numbers) if average else 1) for i in numbers]
-        with torch.inference_mode(False):
-            merged = combine([result.merged for result in results], weights)
+        merged = combine([result.merged for result in results], weights)
         return io.NodeOutput(
             MergeResult(
                 merged=merged,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 
 from ..duolora_core import LoraPair
@@ -12,8 +11,8 @@ from ..duolora_core.baselines.zip_lora import ZipLoraConfig
 from ..duolora_core.lora.save import kohya_state_dict
 from .host.models import apply_lora
 from .run.baseline import STACK, TRAINING_FREE, ZIP_LORA, MethodSettings, run_zip_lora
+from .run.inputs import Inputs
 from .run.loaded_lora import LoadedLora
-from .run.merge_inputs import MergeInputs
 from .run.options import MergeOptions
 from .run.pair import coverage_notes, loaded_pair, lora_note
 from .run.progress import TrainingLog, loss_map
@@ -120,13 +119,14 @@ class BaselineMerge(io.ComfyNode):
         pair = loaded_pair(model, clip, content, style)
         log = None
         if method in ZIP_LORA:
-            inputs = MergeInputs(model, clip, vae, resolution, options or MergeOptions())
-            folded, log = run_zip_lora(inputs, content, style, pair, ZIP_LORA[method], steps, seed)
+            options = options or MergeOptions()
+            rate, micro_batch = options.config.learning_rate, options.config.micro_batch
+            config = ZipLoraConfig(steps=steps, learning_rate=rate, micro_batch=micro_batch, seed=seed)
+            inputs = Inputs(model, clip, vae, resolution, options.run)
+            folded, log = run_zip_lora(inputs, content, style, pair, ZIP_LORA[method], config)
         else:
-            with torch.inference_mode(False):
-                folded = TRAINING_FREE[method](pair, MethodSettings(content_strength, style_strength, seed))
-        with torch.inference_mode(False):
-            lora = kohya_state_dict(folded)
+            folded = TRAINING_FREE[method](pair, MethodSettings(content_strength, style_strength, seed))
+        lora = kohya_state_dict(folded)
         info = _notes(pair, method, log, text_left_out=bool(folded.text) and clip is None)
         return io.NodeOutput(*apply_lora(model, clip, lora), lora, loss_map(log.losses if log else {}), "\n".join(info))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 
 from ..duolora_core import make_merged
@@ -60,20 +59,19 @@ class LoadMasks(io.ComfyNode):
             raise SettingsError("No masks are saved yet. Save some with Save Merged LoRA, 'masks only'.")
         held = read_masks(files.lora_path(masks))
         pair = loaded_pair(model, clip, content, style, held.basis)
-        with torch.inference_mode(False):
-            gates = gates_of(held, pair)
-            roles = roles_of(held, pair.layout)
-            result = MergeResult(
-                merged=make_merged(pair, gates, held.recipe),
-                trigger_phrase=str(held.recipe.get("combined_prompt", "")),
-                prediction=prediction_of(model.get_model_object("model_sampling")),
-                sources=(content.file.name, style.file.name),
-                notes=[f"made again from {held.name}", *coverage_notes(pair)],
-                blocks=block_statistics(gates, pair, roles),
-                pair=pair,
-                gates=gates,
-                roles=roles,
-            )
+        gates = gates_of(held, pair)
+        roles = roles_of(held, pair.layout)
+        result = MergeResult(
+            merged=make_merged(pair, gates, held.recipe),
+            trigger_phrase=str(held.recipe.get("combined_prompt", "")),
+            prediction=prediction_of(model.get_model_object("model_sampling")),
+            sources=(content.file.name, style.file.name),
+            notes=[f"made again from {held.name}", *coverage_notes(pair)],
+            blocks=block_statistics(gates, pair, roles),
+            pair=pair,
+            gates=gates,
+            roles=roles,
+        )
         return io.NodeOutput(result)
 
     @classmethod

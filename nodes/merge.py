@@ -9,9 +9,9 @@ from comfy_api.latest import io
 
 from ..duolora_core.merge.config import FAST, MergeConfig
 from ..duolora_core.merge.roles import PriorPreset
+from .run.inputs import Inputs
 from .run.loaded_lora import LoadedLora
 from .run.merge import run_merge
-from .run.merge_inputs import MergeInputs
 from .run.options import MergeOptions
 from .run.progress import loss_map
 from .run.report import figures
@@ -116,7 +116,7 @@ class ZipRankMerge(io.ComfyNode):
                 config, layer_prior=prior, layer_prior_weight=layer_prior_weight, cycle_weight=cycle_weight
             )
         combined = combined_prompt.strip() or f"{content.prompt}, {style.prompt}"
-        inputs = MergeInputs(model, clip, vae, resolution, options)
+        inputs = Inputs(model, clip, vae, resolution, options.run)
         result = run_merge(inputs, content, style, combined, config)
         info = [*result.notes, *(finding.text for finding in figures(result).findings)]
         return io.NodeOutput(result, result.lora, loss_map(result.losses), "\n".join(info))

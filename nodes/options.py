@@ -10,7 +10,8 @@ from comfy_api.latest import io
 from ..duolora_core.merge.config import FAST, PRESETS, CycleRoute, MergeConfig, PriorForm, Timesteps
 from ..duolora_core.merge.gates import Initialisation
 from ..duolora_core.merge.stack import Basis
-from .run.options import MergeOptions
+from .host.pictures import SampledImages
+from .run.options import MergeOptions, RunOptions
 from .ui.schema import schema
 from .ui.sockets import CATEGORY, OptionsSocket
 from .ui.widgets import (
@@ -211,13 +212,12 @@ class MergeOptionsNode(io.ComfyNode):
                 is_preset=is_preset,
                 most_steps=config.steps if preset == SPEED else None,
                 custom_prior=custom_prior,
-                compute=compute_dtype,
-                checkpointing=None if memory_plan == PLANNED else gradient_checkpointing,
-                sampled_images_count=own_pictures,
-                sampled_images_steps=own_pictures_steps,
-                sampled_images_cfg=own_pictures_cfg,
-                negative_prompt=negative_prompt,
-                sample_every=sample_every,
-                resume=resume,
+                run=RunOptions(
+                    compute=compute_dtype,
+                    checkpointing=None if memory_plan == PLANNED else gradient_checkpointing,
+                    sampled_images=SampledImages(own_pictures, own_pictures_steps, own_pictures_cfg, negative_prompt),
+                    sample_every=sample_every,
+                    resume=resume,
+                ),
             )
         )

@@ -82,28 +82,27 @@ class SaveMergedLora(io.ComfyNode):
         what: str,
         for_diffusers: bool = False,
     ) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            if what == MASKS:
-                name = _save_masks(merged, filename_prefix)
-                return io.NodeOutput(name, ui=ui.PreviewText(f"Saved masks as {name}"))
-            folded = merged.merged.fold(content_strength, style_strength, max_rank or None)
-            reduced, refused = without_what_diffusers_refuses(folded)
-            folded = reduced if for_diffusers else folded
-            tensors = kohya_state_dict(folded, DTYPES[precision])
-            if not tensors:
-                raise SettingsError(
-                    "Nothing is left to save: all masks have closed, or both strengths are 0. The info output of the "
-                    "merge says which masks have."
-                )
-            saved_as = {"content_strength": content_strength, "style_strength": style_strength, "max_rank": max_rank}
-            if for_diffusers and refused:
-                saved_as["left_out_for_diffusers"] = refused
-            recipe = {**merged.merged.recipe, "saved": saved_as}
-            trigger = _trigger(merged, content_strength, style_strength)
-            # Titled without the number, so that the same merge saved again is the same file.
-            title = filename_prefix.replace("\\", "/").rpartition("/")[2].strip()
-            values = metadata(folded, _info(merged, title, trigger), recipe)
-            name = save_numbered(filename_prefix, ".safetensors", lambda path: write_safetensors(path, tensors, values))
+        if what == MASKS:
+            name = _save_masks(merged, filename_prefix)
+            return io.NodeOutput(name, ui=ui.PreviewText(f"Saved masks as {name}"))
+        folded = merged.merged.fold(content_strength, style_strength, max_rank or None)
+        reduced, refused = without_what_diffusers_refuses(folded)
+        folded = reduced if for_diffusers else folded
+        tensors = kohya_state_dict(folded, DTYPES[precision])
+        if not tensors:
+            raise SettingsError(
+                "Nothing is left to save: all masks have closed, or both strengths are 0. The info output of the "
+                "merge says which masks have."
+            )
+        saved_as = {"content_strength": content_strength, "style_strength": style_strength, "max_rank": max_rank}
+        if for_diffusers and refused:
+            saved_as["left_out_for_diffusers"] = refused
+        recipe = {**merged.merged.recipe, "saved": saved_as}
+        trigger = _trigger(merged, content_strength, style_strength)
+        # Titled without the number, so that the same merge saved again is the same file.
+        title = filename_prefix.replace("\\", "/").rpartition("/")[2].strip()
+        values = metadata(folded, _info(merged, title, trigger), recipe)
+        name = save_numbered(filename_prefix, ".safetensors", lambda path: write_safetensors(path, tensors, values))
         size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
         ranks = [low_rank.rank for low_rank in folded.layers.values()]
         mean = sum(ranks) / len(ranks) if ranks else 0

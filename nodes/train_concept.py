@@ -8,9 +8,9 @@ from typing import Any, get_args
 from comfy_api.latest import io
 from torch import Tensor
 
+from .run.inputs import Inputs
 from .run.options import TrainOptions
 from .run.train_lora import ConceptTask, Trained, train_concept
-from .run.training_inputs import TrainingInputs
 from .ui.schema import schema
 from .ui.sockets import CATEGORY, TrainOptionsSocket
 from .ui.trained_outputs import node_output, trained_outputs
@@ -148,5 +148,5 @@ class TrainConceptLora(io.ComfyNode):
             prior_weight=prior_weight,
         )
         task = ConceptTask(role, pictures, prompt.strip(), class_pictures, class_prompt.strip())
-        inputs = TrainingInputs(model, clip, vae, resolution, options)
+        inputs = Inputs(model, clip, vae, resolution, options.run)
         return node_output(train_concept(inputs, task, replace(options.form, rank=rank), config))

@@ -9,13 +9,13 @@ from comfy_api.latest import io
 from ..duolora_core.train_lora import LoraConfig, Rates, TargetModules, TrainConfig, UnzipConfig
 from ..duolora_core.train_lora.config import Schedule
 from .host.pictures import SampledImages
-from .run.options import TrainOptions
+from .run.options import RunOptions, TrainOptions
 from .ui.schema import schema
 from .ui.sockets import CATEGORY, TrainOptionsSocket
 from .ui.widgets import PLANNED, compute_input, dial_input, memory_plan_input, resume_input, switch_input, text_input
 
 _DEFAULT = TrainOptions()
-_LEARNING, _UNZIP, _MADE = _DEFAULT.learning, _DEFAULT.unzip, _DEFAULT.sampled_images
+_LEARNING, _UNZIP, _MADE = _DEFAULT.learning, _DEFAULT.unzip, _DEFAULT.run.sampled_images
 
 
 def _rate(name: str, of: str) -> io.Input:
@@ -107,7 +107,7 @@ class TrainOptionsNode(io.ComfyNode):
                 text_input("negative_prompt", "Negative prompt of those, and of live samples."),
                 io.Int.Input(
                     "sample_every",
-                    default=_DEFAULT.sample_every,
+                    default=_DEFAULT.run.sample_every,
                     min=0,
                     max=10000,
                     tooltip="0 is off. Above 0: every that many steps the preview shows a quick sample, always from "
@@ -223,11 +223,13 @@ class TrainOptionsNode(io.ComfyNode):
                 form=LoraConfig(alpha=lora_alpha or None, coverage=coverage),
                 learning=learning,
                 unzip=UnzipConfig(**unzip),
-                compute=compute_dtype,
-                checkpointing=None if memory_plan == PLANNED else gradient_checkpointing,
-                sampled_images=SampledImages(own_pictures, own_pictures_steps, own_pictures_cfg, negative_prompt),
-                sample_every=sample_every,
-                sample_prompt=sample_prompt.strip(),
-                resume=resume,
+                run=RunOptions(
+                    compute=compute_dtype,
+                    checkpointing=None if memory_plan == PLANNED else gradient_checkpointing,
+                    sampled_images=SampledImages(own_pictures, own_pictures_steps, own_pictures_cfg, negative_prompt),
+                    sample_every=sample_every,
+                    sample_prompt=sample_prompt.strip(),
+                    resume=resume,
+                ),
             )
         )

@@ -9,9 +9,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..duolora_core.train_lora import UnzipConfig
+from .run.inputs import Inputs
 from .run.options import TrainOptions
 from .run.train_lora import UnzipTask, unzip_picture
-from .run.training_inputs import TrainingInputs
 from .ui.schema import schema
 from .ui.sockets import CATEGORY, TrainOptionsSocket
 from .ui.trained_outputs import node_output, trained_outputs
@@ -90,5 +90,5 @@ class UnzipImage(io.ComfyNode):
         learning = replace(options.learning, steps=steps, learning_rate=learning_rate, seed=seed)
         config = replace(options.unzip, learning=learning)
         task = UnzipTask(picture, prompt.strip(), content_prompt.strip(), style_prompt.strip())
-        inputs = TrainingInputs(model, clip, vae, resolution, options)
+        inputs = Inputs(model, clip, vae, resolution, options.run)
         return node_output(unzip_picture(inputs, task, replace(options.form, rank=rank), config))

@@ -26,10 +26,9 @@ from .state import Checkpoint, require_fitting
 FORMAT = 4
 """Rises whenever a training of equal settings would take another course, or a file is laid out differently."""
 
-MOST_BESIDE = 2**30
-"""Bytes of the pictures and curves, at most: 60 training pictures of 1024 px are 16 MB."""
-
-_KEY, _STATE, _LOSSES = "duolora_unfinished", "state", "losses"
+_KEY, _STATE, _LOSSES = "duolora_unfinished", "state/", "losses"
+_MOST_BESIDE = 2**30
+"""Bytes of pictures and curves: 60 training pictures of 1024 px are 16 MB."""
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, fingerprint: str) -> Path:
@@ -41,7 +40,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, fingerprint: str) -> Pa
     Raises:
         DuoLoraError: the file cannot be written.
     """
-    tensors = {f"{_STATE}/{name}": tensor for name, tensor in checkpoint.tensors.items()}
+    tensors = {f"{_STATE}{name}": tensor for name, tensor in checkpoint.tensors.items()}
     tensors[_LOSSES] = torch.tensor([list(curve) for curve in checkpoint.losses.values()], dtype=torch.float64)
     for whose, latents in checkpoint.pictures.items():
         tensors |= {f"{whose}/{i}": latent.detach().to("cpu", torch.float32) for i, latent in enumerate(latents)}
@@ -67,7 +66,7 @@ def read_checkpoint(path: Path, fingerprint: str, start: Checkpoint, steps: int)
     Raises:
         DuoLoraError: the file is damaged, too large, or of another training.
     """
-    most_bytes = 3 * sum(tensor.nbytes for tensor in start.tensors.values()) + MOST_BESIDE
+    most_bytes = 3 * sum(tensor.nbytes for tensor in start.tensors.values()) + _MOST_BESIDE
 
     def check(_name: str, header: Header) -> None:
         if header.size > most_bytes:
@@ -92,8 +91,7 @@ def _parsed(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Checkpo
     numbers = {str(name): float(number) for name, number in header["numbers"].items()}
     counts = {str(whose): int(count) for whose, count in header["pictures"].items()}
     pictures = {whose: [tensors[f"{whose}/{i}"] for i in range(count)] for whose, count in counts.items()}
-    prefix = f"{_STATE}/"
-    state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    state = {name.removeprefix(_STATE): tensor for name, tensor in tensors.items() if name.startswith(_STATE)}
     losses = tensors[_LOSSES]
     whole = len(state) + sum(counts.values()) + 1
     if step < 1 or len(tensors) != whole or any(count < 1 for count in counts.values()):

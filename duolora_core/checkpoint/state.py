@@ -85,24 +85,25 @@ def require_fitting(checkpoint: Checkpoint, start: Checkpoint, steps: int) -> No
         TrainingError: it has other tensors, shapes or numbers, values that no training has, or more steps than are
             asked for.
     """
-    fix = "Start the training afresh."
+    shapes = {name: tuple(tensor.shape) for name, tensor in start.tensors.items()}
+    touched = [name for name in shapes if any(f"{name}.{key}" in checkpoint.tensors for key in MOMENTS)]
+    moments = {f"{name}.{key}": () if key == "step" else shapes[name] for name in touched for key in MOMENTS}
+    needed = {name: f"{shape} {torch.float32}" for name, shape in (shapes | moments).items()}
+    found = {name: f"{tuple(tensor.shape)} {tensor.dtype}" for name, tensor in checkpoint.tensors.items()}
+    problem = ""
     if not 0 <= checkpoint.step <= steps:
-        raise TrainingError(f"The saved training is at step {checkpoint.step} of {steps}. {fix}")
-    known = checkpoint.scale_divisor in DIVISORS
-    if not known or checkpoint.numbers.keys() != start.numbers.keys():
-        raise TrainingError(f"The saved training does not fit: its numbers are not those of this training. {fix}")
-    needed = {name: tuple(tensor.shape) for name, tensor in start.tensors.items()}
-    for name in start.tensors:
-        if any(f"{name}.{key}" in checkpoint.tensors for key in MOMENTS):
-            needed |= {f"{name}.{key}": needed[name] if key != "step" else () for key in MOMENTS}
-    for name in dict.fromkeys([*needed, *checkpoint.tensors]):
-        saved, shape = checkpoint.tensors.get(name), needed.get(name)
-        if saved is None or saved.dtype != torch.float32 or tuple(saved.shape) != shape:
-            there = "missing" if saved is None else f"{tuple(saved.shape)} {saved.dtype}"
-            wanted = "nothing" if shape is None else f"{shape} {torch.float32}"
-            raise TrainingError(
-                f"The saved training does not fit: {name} is {there}, but {wanted} is needed. It was made with other "
-                f"settings. {fix}"
-            )
-        if not bool(saved.isfinite().all()) or (name.endswith("exp_avg_sq") and bool((saved < 0).any())):
-            raise TrainingError(f"The saved training is damaged: {name} has values that no training has. {fix}")
+        problem = f"is at step {checkpoint.step} of {steps}"
+    elif checkpoint.scale_divisor not in DIVISORS or checkpoint.numbers.keys() != start.numbers.keys():
+        problem = "does not fit: its numbers are not those of this training"
+    elif different := sorted(name for name, _ in needed.items() ^ found.items()):
+        name = different[0]
+        there, wanted = found.get(name, "missing"), needed.get(name, "nothing")
+        problem = f"does not fit: {name} is {there}, but {wanted} is needed; it was made with other settings"
+    elif damaged := [name for name, tensor in checkpoint.tensors.items() if not _possible(name, tensor)]:
+        problem = f"is damaged: {damaged[0]} has values that no training has"
+    if problem:
+        raise TrainingError(f"The saved training {problem}. Start the training afresh.")
+
+
+def _possible(name: str, values: Tensor) -> bool:
+    return bool(values.isfinite().all()) and not (name.endswith(MOMENTS[-1]) and bool((values < 0).any()))

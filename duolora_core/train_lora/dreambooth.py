@@ -29,7 +29,7 @@ from .config import TrainConfig
 from .examples import Example, NoiseSample, draw_samples, seeded
 from .loss_weighting import rate_factor, snr_weight
 from .param_groups import param_groups
-from .trainable_lora import TrainableLora, lora_tensors, loras_at_start, named_parameters
+from .trainable_lora import TrainableLora, lora_tensors, named_parameters
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def train_lora(
     extras = extras or Extras()
     planner = planner or MemoryPlanner([MemoryPlan(config.micro_batch, "none")])
     if resume is not None:
-        require_fitting(resume, loras_at_start(attached.loras), config.steps)
+        require_fitting(resume, Checkpoint(0, lora_tensors(attached.loras)), config.steps)
     device = denoiser.sigmas.device
     for lora in attached.loras.values():
         _move(lora, device, trainable=True)

@@ -15,7 +15,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..checkpoint.state import Checkpoint
 from ..lora.folded import FoldedLora
 from ..lora.low_rank import LowRank
 from ..model.layout import UNetLayout
@@ -89,11 +88,6 @@ def named_parameters(loras: Mapping[Side, TrainableLora]) -> dict[str, Tensor]:
 def lora_tensors(loras: Mapping[Side, TrainableLora]) -> dict[str, Tensor]:
     """{name: tensor} of everything that makes up the LoRAs: the very tensors that the optimiser changes in place."""
     return {f"{role}.{name}": tensor for role, lora in loras.items() for name, tensor in lora.tensors().items()}
-
-
-def loras_at_start(loras: Mapping[Side, TrainableLora]) -> Checkpoint:
-    """The training of these LoRAs before its first step: what it begins with, and what its checkpoints are like."""
-    return Checkpoint(0, lora_tensors(loras))
 
 
 def new_lora(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -13,10 +13,10 @@ from ...duolora_core.baselines.training_free import average, block_split, null_s
 from ...duolora_core.baselines.zip_lora import Axis, ZipLoraConfig, attach_zip, open_masks, zip_lora, zip_workload
 from ...duolora_core.errors import SettingsError
 from ...duolora_core.lora.folded import FoldedLora
-from ..host.denoiser import Limits, training_denoiser
+from ..host.denoiser import training_denoiser
+from .inputs import Inputs
 from .loaded_lora import LoadedLora
-from .merge_checkpoint import merge_checkpointer
-from .merge_inputs import MergeInputs, extent
+from .merge_pictures import extent, merge_checkpointer, merge_pictures, require_vae_for
 from .progress import TrainingLog, run_training
 
 
@@ -44,7 +44,7 @@ ZIP_LORA: Mapping[str, Axis] = {"ZipLoRA": "output", "ZipLoRA, input dimension":
 
 
 def run_zip_lora(
-    inputs: MergeInputs, content: LoadedLora, style: LoadedLora, pair: LoraPair, axis: Axis, steps: int, seed: int
+    inputs: Inputs, content: LoadedLora, style: LoadedLora, pair: LoraPair, axis: Axis, config: ZipLoraConfig
 ) -> tuple[FoldedLora, TrainingLog]:
     """Trains ZipLoRA on the pictures that ZipRank Merge would train on, and folds it into one LoRA.
 
@@ -55,26 +55,21 @@ def run_zip_lora(
         raise SettingsError(
             "ZipLoRA trains with both prompts, so it needs CLIP: connect the checkpoint's, or choose another method."
         )
-    inputs.require_vae_for(content, style)
-    options = inputs.options
-    config = ZipLoraConfig(
-        steps=steps, learning_rate=options.config.learning_rate, micro_batch=options.config.micro_batch, seed=seed
-    )
-    settings = {"method": "ZipLoRA", "axis": axis, **asdict(config)}
+    require_vae_for(inputs, content, style)
+    checkpointer = merge_checkpointer(inputs, (content, style), open_masks(pair, axis), config, axis=axis)
     # ZipLoRA sees each picture under its own prompt alone.
-    checkpointer = merge_checkpointer(inputs, (content, style), None, settings, open_masks(pair, axis))
-    content_pictures, style_pictures = inputs.pictures(content, style, pair, None, seed, checkpointer.pictures)
+    content_pictures, style_pictures = merge_pictures(
+        inputs, content, style, pair, None, config.seed, checkpointer.pictures
+    )
     checkpointer.trains_on(content=content_pictures, style=style_pictures)
     sizes, tokens = extent(content_pictures, style_pictures)
     work = zip_workload(pair, axis, sizes, tokens)
-    limits = Limits(config.micro_batch, options.checkpointing, options.compute)
     with (
-        training_denoiser(inputs.model, work, limits) as (denoiser, planner),
+        training_denoiser(inputs.model, work, inputs.limits(config.micro_batch)) as (denoiser, planner),
         attach_zip(denoiser.modules, pair, axis) as zipped,
     ):
         reports = zip_lora(denoiser, zipped, content_pictures, style_pictures, config, planner, checkpointer.resume)
         log = run_training(reports, config.steps, planner, checkpointer)
-    with torch.inference_mode(False):
-        folded = zipped.fold()
+    folded = zipped.fold()
     checkpointer.finished()
     return folded, log

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ...duolora_core.lora.read import tensors_sha256
 from ...duolora_core.train_lora import Example
 from ..host.files import checkpoint_folder
 from ..host.identity import clip_identity, identity, vae_identity
+from .inputs import Inputs
 
 Curves = Mapping[str, Sequence[float]]
 """{term of the loss: one number for each step}"""
@@ -38,7 +39,7 @@ _SECONDS = 1.0
 
 
 class Checkpointer:
-    """The checkpoint of one training on disk, for as long as it is not finished.
+    """The checkpoint of one training on disk, for as long as it is not finished; none where the options say so.
 
     Attributes:
         resume: what the training is resumed from, if it is
@@ -47,101 +48,91 @@ class Checkpointer:
         fingerprint: of all that decides its course
     """
 
-    def __init__(self, folder: Path | None, fingerprint: str, start: Checkpoint, steps: int):
+    def __init__(
+        self, inputs: Inputs, start: Checkpoint, steps: int, vaes: Sequence[Any], samples: bool, **decides: Any
+    ):
         """
         Args:
-            folder: None to write nothing
-            start, steps: of the training, see `read_checkpoint`
+            start, steps: see `read_checkpoint`
+            vaes: that encode its pictures
+            samples: it trains on sampled pictures, too
+            decides: what else decides its course: plain data, tensors and dataclasses of these
         """
-        self.notes: list[str] = []
+        self.fingerprint = _fingerprint(inputs, vaes, samples, decides)
         self.resume: Checkpoint | None = None
         self.pictures: Mapping[str, Sequence[Tensor]] = {}
-        self.fingerprint = fingerprint
-        self._folder = folder
+        self.notes: list[str] = []
+        self._path = checkpoint_folder() / f"{self.fingerprint}.safetensors" if inputs.options.resume else None
         self._latest: tuple[Callable[[], Checkpoint], Curves] | None = None
         self._next = time.monotonic() + _SECONDS
-        if folder is not None and self._path.exists():
+        if self._path is not None and self._path.exists():
             try:
-                self.resume = read_checkpoint(self._path, fingerprint, start, steps)
+                self.resume = read_checkpoint(self._path, self.fingerprint, start, steps)
                 self.pictures = self.resume.pictures
                 self.notes.append(f"resumed after step {self.resume.step}, where this training had been stopped")
             except DuoLoraError as error:
                 self.notes.append(f"started from the first step: {error}")
-
-    @property
-    def _path(self) -> Path:
-        return (self._folder or Path()) / f"{self.fingerprint}.safetensors"
 
     def trains_on(self, **pictures: Sequence[Picture] | Sequence[Example]) -> None:
         """The pictures whose latents are kept with it."""
         self.pictures = {whose: [each.latent for each in some] for whose, some in pictures.items() if some}
 
     def after(self, report: StepReport, losses: Curves) -> None:
-        """A step is done, and these are the curves so far; writes the state if it is time."""
-        if self._folder is not None:
-            self._latest = report.checkpoint, losses
-            if time.monotonic() >= self._next:
-                self.write()
+        """A step is done, and these are the curves so far; writes them if it is time."""
+        self._latest = report.checkpoint, losses
+        if time.monotonic() >= self._next:
+            self.write()
 
     def write(self) -> None:
-        """Writes the state after the latest step. A disk that is full ends the checkpoints and not the training."""
-        if self._folder is None or self._latest is None:
+        """Writes what the latest step left. A disk that is full ends the checkpoints and not the training."""
+        if self._path is None or self._latest is None:
             return
-        started, (take, losses) = time.monotonic(), self._latest
-        state = take()
-        curves = {term: curve[: state.step] for term, curve in losses.items()}
+        started, (capture, losses) = time.monotonic(), self._latest
+        checkpoint = capture()
+        curves = {term: curve[: checkpoint.step] for term, curve in losses.items()}
         try:
-            whole = replace(state, losses=curves, pictures=self.pictures)
+            whole = replace(checkpoint, losses=curves, pictures=self.pictures)
             write_checkpoint(self._path, whole, self.fingerprint)
         except DuoLoraError as error:
             self.notes.append(f"this training could not have been resumed after a crash: {error}")
-            self._folder = None
+            self._path = None
             return
-        _keep_newest(self._folder)
+        _keep_newest(self._path.parent)
         ended = time.monotonic()
         self._next = ended + max(_SECONDS, 100 * (ended - started))
 
     def stays(self) -> None:
         """The training came to an early end: its state stays, whatever becomes of the result."""
         self.write()
-        self._folder = None
+        self._path = None
 
     def finished(self) -> None:
         """The result is there, or there is none to be had this way: nothing to resume from any more."""
-        if self._folder is not None:
+        if self._path is not None:
             with contextlib.suppress(OSError):  # it stays, and is one of those that go when there are more
                 self._path.unlink(missing_ok=True)
 
 
-def checkpointer_of(
-    resume: bool,
-    decides: Mapping[str, Any],
-    model: Any,
-    clip: Any,
-    vaes: Sequence[Any],
-    start: Checkpoint,
-    steps: int,
-) -> Checkpointer:
-    """The checkpointer of a training on a MODEL, which writes nothing where it is not to be resumed.
-
-    Args:
-        decides: what decides its course beside MODEL, CLIP and VAEs, as plain JSON data
-        start, steps: of the training, see `read_checkpoint`
-    """
+def _fingerprint(inputs: Inputs, vaes: Sequence[Any], samples: bool, decides: Mapping[str, Any]) -> str:
     whole = {
         "version": VERSION,
-        **decides,
-        "model": identity(model),
-        "clip": clip_identity(clip),
+        "resolution": inputs.resolution,
+        "compute": inputs.options.compute,
+        "sampled images": inputs.options.sampled_images if samples else None,
+        "model": identity(inputs.model),
+        "clip": clip_identity(inputs.clip),
         "vaes": [vae_identity(vae) for vae in vaes],
+        **decides,
     }
-    fingerprint = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-    return Checkpointer(checkpoint_folder() if resume else None, fingerprint, start, steps)
+    return hashlib.sha256(json.dumps(whole, sort_keys=True, default=_plain).encode()).hexdigest()
 
 
-def pictures_sha256(batches: Sequence[Tensor] | None) -> str | None:
-    """Of IMAGE batches, in their order."""
-    return None if batches is None else tensors_sha256({str(i): batch for i, batch in enumerate(batches)})
+def _plain(value: Any) -> Any:
+    """What JSON cannot hold as it is: a tensor by its hash, a dataclass without memory settings."""
+    if isinstance(value, Tensor):
+        return tensors_sha256({"": value})
+    held = {field.name: getattr(value, field.name) for field in fields(value) if field.name != "micro_batch"}
+    return {type(value).__name__: held}
 
 
 def _keep_newest(folder: Path) -> None:

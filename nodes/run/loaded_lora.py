@@ -35,8 +35,8 @@ class LoadedLora:
 
     @property
     def placing(self) -> Mapping[str, Any]:
-        """What decides how it is placed on a model beside its file and strength, as plain JSON data; empty as a rule,
-        so that trainings kept by earlier versions go on."""
+        """What decides how it is placed on a model beside its file and strength, as plain JSON data; empty as a
+        rule."""
         decides: dict[str, Any] = {}
         if self.text_strength not in (None, self.strength):
             decides["text_strength"] = self.text_strength
@@ -45,6 +45,12 @@ class LoadedLora:
         if self.file.kinds.keys() - {PlainLora.kind}:
             decides["adapter_rank"] = self.adapter_rank
         return decides
+
+    @property
+    def decides(self) -> Mapping[str, Any]:
+        """All of it that decides what a merge trains, its pictures included."""
+        own = {"role": self.role, "sha256": self.file.sha256, "prompt": self.prompt, "strength": self.strength}
+        return {**own, **self.placing, "pictures": self.pictures}
 
     def __str__(self) -> str:
         """What the host shows of a failed node's inputs; every tensor of a LoRA printed would take half a minute."""

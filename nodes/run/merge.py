@@ -16,7 +16,6 @@ from ...duolora_core import (
     attach,
     layer_roles,
     make_merged,
-    make_pair,
     starting_gates,
     train,
 )
@@ -24,13 +23,13 @@ from ...duolora_core.lora.metadata import VERSION
 from ...duolora_core.merge.roles import Role
 from ...duolora_core.merge.statistics import BlockGates, block_statistics
 from ...duolora_core.merge.workload import merge_workload
-from ..host.denoiser import Limits, prediction_of, training_denoiser
+from ..host.denoiser import prediction_of, training_denoiser
 from .checkpoint import Checkpointer
+from .inputs import Inputs
 from .loaded_lora import LoadedLora
-from .merge_checkpoint import merge_checkpointer
-from .merge_inputs import MergeInputs, extent
+from .merge_pictures import clip_for, extent, merge_checkpointer, merge_pictures, require_vae_for
 from .merge_result import MergeResult
-from .pair import approximation_recipe, coverage_notes, loaded_pair, lora_note
+from .pair import approximation_recipe, coverage_notes, in_basis, loaded_pair, lora_note
 from .preview_sampling import PreviewSampler, PreviewSampling
 from .progress import run_training
 from .trained_gates import TrainedGates, recalled, remember
@@ -39,54 +38,52 @@ _RECALLED = "not trained again: of all that decides the masks, nothing has chang
 
 
 def run_merge(
-    inputs: MergeInputs, content: LoadedLora, style: LoadedLora, combined_prompt: str, config: MergeConfig
+    inputs: Inputs, content: LoadedLora, style: LoadedLora, combined_prompt: str, config: MergeConfig
 ) -> MergeResult:
     """Merges two loaded LoRAs on the MODEL, which is left as it was.
 
     Raises:
         DuoLoraError: with the reason and the fix; the host's interrupt exception on Cancel.
     """
-    inputs.require_vae_for(content, style)
+    require_vae_for(inputs, content, style)
     model = inputs.model
     placed = loaded_pair(model, inputs.clip, content, style)
-    with torch.inference_mode(False):
-        roles = layer_roles(placed.layout, config.layer_prior)
-        pair = make_pair(placed.content_lora, placed.style_lora, placed.layout, config.basis)
-        gates = starting_gates(pair, roles, config)
+    roles = layer_roles(placed.layout, config.layer_prior)
+    pair = in_basis(placed, config.basis)
+    gates = starting_gates(pair, roles, config)
     # The masks depend on the combined prompt through the cycle alone.
     learned_prompt = combined_prompt if config.cycle_weight else None
-    settings = {"method": "ZipRank", **asdict(config)}
-    checkpointer = merge_checkpointer(inputs, (content, style), learned_prompt, settings, gates)
+    checkpointer = merge_checkpointer(inputs, (content, style), gates, config, combined_prompt=learned_prompt)
     key = checkpointer.fingerprint, config, inputs.options
     trained = recalled(key)
     notes = [] if trained is None else [_RECALLED]
     if trained is None:
-        content_pictures, style_pictures = inputs.pictures(
-            content, style, placed, learned_prompt, config.seed, checkpointer.pictures
+        content_pictures, style_pictures = merge_pictures(
+            inputs, content, style, placed, learned_prompt, config.seed, checkpointer.pictures
         )
         checkpointer.trains_on(content=content_pictures, style=style_pictures)
-        preview = inputs.preview_sampling(placed, combined_prompt, config.seed)
+        clip = clip_for(inputs.clip, (placed.content_lora, placed.style_lora))
+        preview = inputs.preview_sampling(clip, combined_prompt, config.seed)
         del placed  # as in their files the LoRAs are not needed any more, and they are as large as in their basis
         work = Work(pair, gates, roles, content_pictures, style_pictures, preview)
         trained = _trained(inputs, work, config, checkpointer)
         if trained.steps == config.steps:
             remember(key, trained)
-    with torch.inference_mode(False):
-        gates.values = trained.values.clone()
-        blocks = block_statistics(gates, pair, roles)
-        recipe = _recipe(model, pair, (content, style), trained, combined_prompt, inputs.resolution, config)
-        result = MergeResult(
-            merged=make_merged(pair, gates, recipe),
-            trigger_phrase=combined_prompt,
-            prediction=prediction_of(model.get_model_object("model_sampling")),
-            sources=(content.file.name, style.file.name),
-            notes=[*notes, *trained.log_lines, *_notes(pair, blocks)],
-            losses=trained.losses,
-            blocks=blocks,
-            pair=pair,
-            gates=gates,
-            roles=roles,
-        )
+    gates.values = trained.values.clone()
+    blocks = block_statistics(gates, pair, roles)
+    recipe = _recipe(model, pair, (content, style), trained, combined_prompt, inputs.resolution, config)
+    result = MergeResult(
+        merged=make_merged(pair, gates, recipe),
+        trigger_phrase=combined_prompt,
+        prediction=prediction_of(model.get_model_object("model_sampling")),
+        sources=(content.file.name, style.file.name),
+        notes=[*notes, *trained.log_lines, *_notes(pair, blocks)],
+        losses=trained.losses,
+        blocks=blocks,
+        pair=pair,
+        gates=gates,
+        roles=roles,
+    )
     checkpointer.finished()
     return result
 
@@ -103,13 +100,12 @@ class Work:
     live: PreviewSampling | None
 
 
-def _trained(inputs: MergeInputs, work: Work, config: MergeConfig, checkpointer: Checkpointer) -> TrainedGates:
+def _trained(inputs: Inputs, work: Work, config: MergeConfig, checkpointer: Checkpointer) -> TrainedGates:
     """The training itself, on the live model."""
     sizes, tokens = extent(work.content, work.style)
     needs = merge_workload(work.pair, sizes, config, tokens)
-    limits = Limits(config.micro_batch, inputs.options.checkpointing, inputs.options.compute)
     with (
-        training_denoiser(inputs.model, needs, limits) as (denoiser, planner),
+        training_denoiser(inputs.model, needs, inputs.limits(config.micro_batch)) as (denoiser, planner),
         attach(denoiser.modules, work.pair, work.gates) as gated,
     ):
         reports = train(denoiser, gated, work.content, work.style, work.roles, config, planner, checkpointer.resume)

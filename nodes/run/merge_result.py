@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from ...duolora_core.lora.save import kohya_state_dict
@@ -50,5 +49,4 @@ def ordinary_lora(merged: MergedLora, content_strength: float, style_strength: f
     Raises:
         LoraFileError: a value is too large for fp16.
     """
-    with torch.inference_mode(False):
-        return kohya_state_dict(merged.fold(content_strength, style_strength))
+    return kohya_state_dict(merged.fold(content_strength, style_strength))

@@ -1,4 +1,8 @@
-"""Two loaded LoRAs on one model: where a merge, Load Masks and the baselines begin."""
+"""Two loaded LoRAs on one model: where a merge, Load Masks and the baselines begin.
+
+A training goes back through the factors that are made here. So they are made outside of the inference mode in which the
+host runs nodes, whose tensors autograd refuses. What nodes make otherwise may be such tensors, as the host's own are.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from ..host.denoiser import require_sdxl, unet_layout
 from .loaded_lora import LoadedLora
 
 
+@torch.inference_mode(False)
 def loaded_pair(
     model: Any, clip: Any | None, content: LoadedLora, style: LoadedLora, basis: Basis = "factors"
 ) -> LoraPair:
@@ -31,14 +36,19 @@ def loaded_pair(
         if lora.role != socket:
             raise SettingsError(f"A {lora.role} LoRA is connected to the {socket} input. Swap the two loaders.")
     require_sdxl(model)
-    with torch.inference_mode(False):
-        layout = unet_layout(model.model)
-        weights = base_weights(model, clip)
-        placed = [
-            match_to_model(each.file, layout, each.strength, weights, each.adapter_rank, each.text_strength)
-            for each in (content, style)
-        ]
-        return make_pair(placed[0], placed[1], layout, basis)
+    layout = unet_layout(model.model)
+    weights = base_weights(model, clip)
+    placed = [
+        match_to_model(each.file, layout, each.strength, weights, each.adapter_rank, each.text_strength)
+        for each in (content, style)
+    ]
+    return make_pair(placed[0], placed[1], layout, basis)
+
+
+@torch.inference_mode(False)
+def in_basis(pair: LoraPair, basis: Basis) -> LoraPair:
+    """The same pair in another basis."""
+    return make_pair(pair.content_lora, pair.style_lora, pair.layout, basis)
 
 
 def lora_note(role: str, lora: PlacedLora) -> str:

@@ -18,7 +18,7 @@ from duolora_core.checkpoint.file import read_checkpoint, write_checkpoint
 from duolora_core.checkpoint.state import Checkpoint
 from duolora_core.errors import DuoLoraError
 from duolora_core.train_lora import UnzipPrompts, attach_loras, unzip, unzip_loras
-from duolora_core.train_lora.trainable_lora import Side, TrainableLora, loras_at_start
+from duolora_core.train_lora.trainable_lora import Side, TrainableLora, lora_tensors
 from lora_trainings import CONFIG, example, grown, trained_loras
 from tiny import TinyDenoiser
 from train_lora.test_unzip import CONFIG as UNZIP
@@ -43,7 +43,7 @@ def unzipped(
 def through_a_file(checkpoint: Checkpoint, loras: dict[Side, TrainableLora], folder: Path) -> Checkpoint:
     kept = replace(checkpoint, losses={"total": [0.0] * checkpoint.step}, pictures={"pictures": [LATENT]})
     path = write_checkpoint(folder / "kept.safetensors", kept, KEY)
-    return read_checkpoint(path, KEY, loras_at_start(loras), STEPS)
+    return read_checkpoint(path, KEY, Checkpoint(0, lora_tensors(loras)), STEPS)
 
 
 @pytest.mark.parametrize("stop", range(1, STEPS))
@@ -67,7 +67,7 @@ def kept(unet: UNet) -> Checkpoint:
 
 def test_everything_comes_back_as_it_was(kept: Checkpoint, tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "kept.safetensors", kept, KEY)
-    back = read_checkpoint(path, KEY, loras_at_start(grown()), steps=3)
+    back = read_checkpoint(path, KEY, Checkpoint(0, lora_tensors(grown())), steps=3)
     assert (back.losses, back.step, back.scale_divisor) == (kept.losses, 2, 1)
     assert back.tensors.keys() == kept.tensors.keys() and back.pictures.keys() == kept.pictures.keys()
     assert all(torch.equal(back.tensors[name], each) for name, each in kept.tensors.items())
@@ -84,7 +84,9 @@ def test_another_training_or_a_damaged_file_is_refused(kept: Checkpoint, what: s
         path.write_bytes(data[:-1] if what == "cut" else data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
     loras = grown(columns=True) if what == "loras" else grown()
     with pytest.raises(DuoLoraError, match=r"kept\.safetensors cannot be resumed from"):
-        read_checkpoint(path, "b" * 64 if what == "key" else KEY, loras_at_start(loras), 1 if what == "steps" else 3)
+        read_checkpoint(
+            path, "b" * 64 if what == "key" else KEY, Checkpoint(0, lora_tensors(loras)), 1 if what == "steps" else 3
+        )
 
 
 LIES: dict[str, tuple[str, dict[str, Tensor], dict[str, Any]]] = {
@@ -104,4 +106,4 @@ def test_a_file_that_lies_with_a_right_checksum_is_refused(kept: Checkpoint, tol
     reason, tensors, says = LIES[told]
     lie(path, tensors, says)
     with pytest.raises(DuoLoraError, match=rf"kept\.safetensors cannot be resumed from .*{reason}"):
-        read_checkpoint(path, KEY, loras_at_start(grown()), steps=5)
+        read_checkpoint(path, KEY, Checkpoint(0, lora_tensors(grown())), steps=5)
