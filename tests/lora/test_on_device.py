@@ -132,12 +132,13 @@ def test_what_does_not_fit_is_the_adapters_fault(card: Any) -> None:
 def test_no_product_is_rounded_to_tf32(card: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
     seen: list[bool] = []
-    svd = torch.linalg.svd
-    monkeypatch.setattr(
-        torch.linalg,
-        "svd",
-        lambda *args, **kwargs: [seen.append(torch.backends.cuda.matmul.allow_tf32), svd(*args, **kwargs)][1],
-    )
+    qr: Any = torch.linalg.qr
+
+    def watched(matrix: Tensor) -> Any:
+        seen.append(torch.backends.cuda.matmul.allow_tf32 is True)
+        return qr(matrix)
+
+    monkeypatch.setattr(torch.linalg, "qr", watched)
     nearest_on(CARD, ADAPTERS["DoRA"], SHAPE, noise(OUT, IN), RANK)
     assert seen and not any(seen)
     assert torch.backends.cuda.matmul.allow_tf32
