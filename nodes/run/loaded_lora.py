@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -22,6 +22,7 @@ class LoadedLora:
         vae: encodes the pictures where the merge has none; None from a loader
         text_strength: of the text encoders' part; None: as `strength`
         adapter_rank: at most, of what an adapter that is not low-rank by itself becomes
+        others: LoRAs of the same role that are merged with it and come before it; these have no others themselves
     """
 
     role: Literal["content", "style"]
@@ -32,6 +33,12 @@ class LoadedLora:
     vae: Any = None
     text_strength: float | None = None
     adapter_rank: int = RANK_LIMIT
+    others: tuple[LoadedLora, ...] = ()
+
+    @property
+    def chain(self) -> tuple[LoadedLora, ...]:
+        """All LoRAs that come through one socket, each by itself."""
+        return (*self.others, replace(self, others=()))
 
     @property
     def placing(self) -> Mapping[str, Any]:
@@ -54,4 +61,5 @@ class LoadedLora:
 
     def __str__(self) -> str:
         """What the host shows of a failed node's inputs; every tensor of a LoRA printed would take half a minute."""
-        return f"{self.role} LoRA {self.file.name} at strength {self.strength:g}"
+        own = f"{self.role} LoRA {self.file.name} at strength {self.strength:g}"
+        return ", ".join([*map(str, self.others), own])

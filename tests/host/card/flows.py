@@ -12,7 +12,7 @@ from host.card.checkpoints import file_name
 from host.card.settings import HostSettings
 from host.graphs import Graph, node
 from host.merge_graphs import CONTENT_PROMPT, STYLE_PROMPT, add_merge, apply_and_paint
-from host.narrow import CONTENT, STYLE
+from host.narrow import CONTENT, DORA, STYLE
 
 STEPS = 3
 """Of each training; no sampling here has as many, so that a progress bar tells them apart."""
@@ -46,6 +46,9 @@ def flows() -> list[Flow]:
         Flow("merge of LoRAs alone", merge, settings=low),
         Flow("merge of LoRAs alone", merge, "fp8", on_card),
         Flow("merge of LoRAs alone", merge, "bf16", dynamic),
+        Flow("merge of a DoRA", of_dora),
+        Flow("merge of a DoRA", of_dora, "fp8", low),
+        Flow("merge of a DoRA", of_dora, "bf16", dynamic),
         Flow("merge with pictures", with_pictures),
         Flow("merge with pictures", with_pictures, "bf16", bf16),
         Flow("merge with pictures", with_pictures, "fp32", high),
@@ -109,6 +112,13 @@ def merge(options: dict[str, Any] | None = None, **inputs: Any) -> Graph:
     kept = {"resume": False, "sample_every": 0}
     graph = add_merge(models(), CONTENT, STYLE, steps=STEPS, options=kept | (options or {}), **inputs)
     graph["info"] = node("PreviewAny", source=["merge", 3])
+    return graph
+
+
+def of_dora() -> Graph:
+    """Its layers are decomposed on the card, which needs the checkpoint's weights there."""
+    graph = merge()
+    graph["merge.content"]["inputs"]["lora_name"] = DORA
     return graph
 
 
