@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..lora.low_rank import LowRank
@@ -40,12 +41,12 @@ class Stacked:
     @property
     def up_halves(self) -> Tensor:
         """(2, m, out)."""
-        return self.up.unflatten(1, (2, -1)).permute(1, 2, 0)
+        return rearrange(self.up, "out (side r) -> side r out", side=2)
 
     @property
     def down_halves(self) -> Tensor:
         """(2, in, m)."""
-        return self.down.unflatten(0, (2, -1)).transpose(1, 2)
+        return rearrange(self.down, "(side r) inputs -> side inputs r", side=2)
 
 
 def stacked(module: nn.Module, content: LowRank | None, style: LowRank | None, like: Tensor) -> Stacked:
