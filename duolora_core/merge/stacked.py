@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..lora.low_rank import LowRank
@@ -43,12 +44,12 @@ class Stacked:
     @property
     def up_halves(self) -> Tensor:
         """(2, m, out)."""
-        return self.up.unflatten(1, (2, -1)).permute(1, 2, 0)
+        return rearrange(self.up, "out (side r) -> side r out", side=2)
 
     @property
     def down_halves(self) -> Tensor:
         """(2, in, m)."""
-        return self.down.unflatten(0, (2, -1)).transpose(1, 2)
+        return rearrange(self.down, "(side r) inputs -> side inputs r", side=2)
 
 
 def stacked(module: nn.Module, loras: Sequence[LowRank | None], like: Tensor, router: Tensor | None = None) -> Stacked:

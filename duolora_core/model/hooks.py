@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import ModelMismatchError
@@ -55,7 +56,8 @@ def require_low_rank_layers(modules: Mapping[str, nn.Module], names: Iterable[st
 def as_kernels(module: nn.Module, up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
     """Flat factors (out, r) and (r, inputs) in the shapes in which the module's layer multiplies."""
     if isinstance(module, nn.Conv2d):
-        return up[:, :, None, None], down.unflatten(1, (-1, *module.kernel_size))  # (r, in, kh, kw)
+        h, w = module.kernel_size
+        return rearrange(up, "out r -> out r 1 1"), rearrange(down, "r (c h w) -> r c h w", h=h, w=w)
     return up, down
 
 

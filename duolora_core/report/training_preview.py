@@ -1,4 +1,4 @@
-"""Whole pictures: single charts, and the live preview on the node."""
+"""The live preview on the node while it trains."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,32 +8,6 @@ from ..merge.statistics import BlockGates
 from .canvas import GRID, INK, Box, Canvas
 from .gate_chart import draw_gate_map
 from .loss_chart import draw_loss_curve
-from .rank_chart import MergerRanks, draw_rank_histogram
-
-Size = tuple[int, int]
-
-
-def loss_curve(
-    losses: Mapping[str, Sequence[float]], size: Size = (960, 540), total_steps: int | None = None
-) -> Image.Image:
-    """Every named part of the loss over the steps; the axis reaches to `total_steps` when given."""
-    canvas, box, px = _single_chart(size)
-    draw_loss_curve(canvas, box, losses, total_steps, px)
-    return canvas.image()
-
-
-def gate_map(blocks: Sequence[BlockGates], size: Size = (960, 540)) -> Image.Image:
-    """The mean gates and the active ranks of every block, in the order given."""
-    canvas, box, px = _single_chart(size)
-    draw_gate_map(canvas, box, blocks, px)
-    return canvas.image()
-
-
-def rank_histogram(content_dominant: MergerRanks, style_dominant: MergerRanks, size: Size = (960, 420)) -> Image.Image:
-    """How many ranks the mergers keep, in layers that favour the content and in layers that favour the style."""
-    canvas, box, px = _single_chart(size)
-    draw_rank_histogram(canvas, box, content_dominant, style_dominant, px)
-    return canvas.image()
 
 
 def training_preview(
@@ -43,13 +17,16 @@ def training_preview(
     total_steps: int,
     seconds_left: float | None,
     sample: Image.Image | None = None,
-    size: Size = (512, 512),
+    size: tuple[int, int] = (512, 512),
 ) -> Image.Image:
     """The picture on the node while it trains: progress, losses so far, a sample if there is one, gates as they are.
 
     A training without gates, `blocks` empty, shows the sample in their place.
     """
-    canvas, box, px = _single_chart(size)
+    px = text_px(*size)
+    canvas = Canvas(size)
+    canvas.card(canvas.box)
+    box = canvas.box.inset(px, px, px, px)
     head, body = box.cut_top(px * 2.6)
     left = "" if seconds_left is None or step >= total_steps else f" · {duration(seconds_left)} left"
     canvas.text(head.left, head.top + px * 0.7, f"step {step}/{total_steps}{left}", round(px * 1.2), bold=True)
@@ -93,11 +70,3 @@ def _smooth(sample: Image.Image, side: int) -> Image.Image:
 def text_px(width: int, height: int) -> int:
     """Text height that suits a picture of this size: 13 px at 512 px, 18 px from 900 px on."""
     return max(9, min(18, round(7 + width / 82), round(height / 14)))
-
-
-def _single_chart(size: Size) -> tuple[Canvas, Box, int]:
-    """A white canvas of `size`, the box inside its margins, and the text height."""
-    px = text_px(*size)
-    canvas = Canvas(size)
-    canvas.card(canvas.box)
-    return canvas, canvas.box.inset(px, px, px, px), px
