@@ -140,7 +140,7 @@ class BlockProbe(io.ComfyNode):
         chosen = _chosen(layout, blocks, layer_prior, block_names)
         turned = scale_blocks(merged.merged, BlockWeights(chosen, alpha, elsewhere, lora))
         names = list(
-            dict.fromkeys(layout.layers[name].block.diffusers for name in merged.merged.layers if name in chosen)
+            dict.fromkeys(layout.layers[name].block.diffusers for name in merged.merged.names if name in chosen)
         )
         info = f"{', '.join(names) or 'no block that this merge changes'}: times {alpha:g}, all others {elsewhere:g}"
         shares = [f"{strength_share(merged.merged, chosen, side):.0%} of the {side}" for side in ("content", "style")]
@@ -149,7 +149,7 @@ class BlockProbe(io.ComfyNode):
             merged,
             merged=replace(turned, recipe={**turned.recipe, "turned": recipe}),
             notes=[*merged.notes, info],
-            pair=None,  # the masks are still those of the merge as it was trained
+            stack=None,  # the masks are still those of the merge as it was trained
             gates=None,
         )
         text = f"{info}\nBefore, {' and '.join(shares)} lay in the chosen blocks (shares of the squared norm)."

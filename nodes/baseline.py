@@ -1,4 +1,4 @@
-"""Baseline Merge: the same two LoRAs merged by somebody else's method, to compare with."""
+"""Baseline Merge: the same LoRAs merged by somebody else's method, to compare with."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..duolora_core import LoraPair
+from ..duolora_core import LoraStack
 from ..duolora_core.baselines.zip_lora import ZipLoraConfig
 from ..duolora_core.lora.save import kohya_state_dict
 from .host.models import apply_lora
-from .run.baseline import STACK, TRAINING_FREE, ZIP_LORA, MethodSettings, run_zip_lora
+from .run.baseline import (
+    ANY_NUMBER,
+    ROUTER,
+    STACK,
+    TRAINING_FREE,
+    ZIP_LORA,
+    MethodSettings,
+    merge_any_number,
+    run_zip_lora,
+)
 from .run.inputs import Inputs
 from .run.loaded_lora import LoadedLora
 from .run.options import MergeOptions
-from .run.pair import coverage_notes, loaded_pair, lora_note
+from .run.placed import coverage_notes, lora_note, placed_pair, placed_stack
 from .run.progress import TrainingLog, loss_map
 from .ui.schema import schema
 from .ui.sockets import CATEGORY, ConceptSocket, LoraModelSocket, LossMapSocket, OptionsSocket
@@ -30,7 +39,7 @@ class BaselineMerge(io.ComfyNode):
             "BaselineMerge",
             display_name="Baseline Merge",
             category=CATEGORY,
-            description="Merges the same two LoRAs by another method, to compare DuoLoRA with in one graph. Only "
+            description="Merges the same LoRAs by another method, to compare DuoLoRA with in one graph. Only "
             "ZipLoRA is trained. K-LoRA is not offered: it chooses between the two LoRAs anew as the sampling goes on, "
             "so that no single LoRA can hold it.",
             search_aliases=[
@@ -51,13 +60,15 @@ class BaselineMerge(io.ComfyNode):
                 ConceptSocket.Input("style", tooltip="From Load Style LoRA."),
                 io.Combo.Input(
                     "method",
-                    options=[*TRAINING_FREE, *ZIP_LORA],
+                    options=[*TRAINING_FREE, *ZIP_LORA, ROUTER],
                     default=STACK,
                     tooltip="stack: both LoRAs added, as with two LoRA loaders. average: half of each. B-LoRA block "
                     "split: each only in the block that B-LoRA gives it, though trained as usual. NP-LoRA null space: "
                     "the subject gives way where the style acts. TIES (in core space): the strongest changes stay, and "
                     "contradicting ones are settled. DARE (in core space): a random half of all changes, doubled. "
-                    "ZipLoRA: a mask per output channel, or per input channel, is trained; connect clip.",
+                    "ZipLoRA: a mask per output channel, or per input channel, is trained; connect clip. SSR-Merge "
+                    "router: each LoRA is kept to what it meets on its own pictures; connect clip. Only stack, average "
+                    "and the router take more than two LoRAs.",
                 ),
                 strength_input("content_strength", _strength_tooltip("subject")),
                 strength_input("style_strength", _strength_tooltip("style")),
@@ -116,18 +127,23 @@ class BaselineMerge(io.ComfyNode):
         vae: Any = None,
         options: MergeOptions | None = None,
     ) -> io.NodeOutput:
-        pair = loaded_pair(model, clip, content, style)
+        options = options or MergeOptions()
+        inputs = Inputs(model, clip, vae, resolution, options.run)
+        settings = MethodSettings(content_strength, style_strength, seed)
         log = None
-        if method in ZIP_LORA:
-            options = options or MergeOptions()
+        if method == ROUTER or (method in ANY_NUMBER and (content.others or style.others)):
+            placed = placed_stack(model, clip, content, style)
+            folded = merge_any_number(inputs, content, style, placed, method, settings)
+        elif method in ZIP_LORA:
+            placed = pair = placed_pair(model, clip, content, style, method)
             rate, micro_batch = options.config.learning_rate, options.config.micro_batch
             config = ZipLoraConfig(steps=steps, learning_rate=rate, micro_batch=micro_batch, seed=seed)
-            inputs = Inputs(model, clip, vae, resolution, options.run)
             folded, log = run_zip_lora(inputs, content, style, pair, ZIP_LORA[method], config)
         else:
-            folded = TRAINING_FREE[method](pair, MethodSettings(content_strength, style_strength, seed))
+            placed = pair = placed_pair(model, clip, content, style, method)
+            folded = TRAINING_FREE[method](pair, settings)
         lora = kohya_state_dict(folded)
-        info = _notes(pair, method, log, text_left_out=bool(folded.text) and clip is None)
+        info = _notes(placed, method, log, text_left_out=bool(folded.text) and clip is None)
         return io.NodeOutput(*apply_lora(model, clip, lora), lora, loss_map(log.losses if log else {}), "\n".join(info))
 
 
@@ -135,12 +151,12 @@ def _strength_tooltip(shown: str) -> str:
     return f"Only for {STACK}: how strongly the {shown} shows. All methods follow the strengths of the loaders."
 
 
-def _notes(pair: LoraPair, method: str, log: TrainingLog | None, text_left_out: bool) -> list[str]:
+def _notes(placed: LoraStack, method: str, log: TrainingLog | None, text_left_out: bool) -> list[str]:
     how, *more = log.log_lines if log else ["no training"]
     lines = [f"{method}, {how}", *more]
-    lines += [lora_note("content", pair.content_lora), lora_note("style", pair.style_lora)]
+    lines += [lora_note(label, lora) for label, lora in zip(placed.labels, placed.loras, strict=True)]
     if text_left_out:
         lines.append(
             "The text encoder parts are in the lora output but not applied here, because clip is not connected."
         )
-    return lines + coverage_notes(pair)
+    return lines + coverage_notes(placed)

@@ -23,7 +23,7 @@ _DEFAULT = MergeConfig()
 
 
 class ZipRankMerge(io.ComfyNode):
-    """Trains the masks of a content and a style LoRA."""
+    """Trains the masks of content and style LoRAs."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,26 +31,32 @@ class ZipRankMerge(io.ComfyNode):
             "ZipRankMerge",
             display_name="ZipRank Merge",
             category=CATEGORY,
-            description="Merges a content LoRA and a style LoRA into one that keeps both, by training one mask "
-            "per rank component for about 100 steps (DuoLoRA, arXiv 2504.13206). The model itself is not changed.",
+            description="Merges a content LoRA and a style LoRA, or several of either, into one that keeps them all, "
+            "by training one mask per rank component for about 100 steps (DuoLoRA, arXiv 2504.13206). The model itself "
+            "is not changed.",
             search_aliases=["duolora", "merge lora", "content style merge", "ziplora", "train merge"],
             inputs=[
                 io.Model.Input("model", tooltip="An SDXL-family checkpoint, best the one that you will generate with."),
                 io.Clip.Input("clip", tooltip="The checkpoint's CLIP, to encode the prompts."),
-                ConceptSocket.Input("content", tooltip="From Load Content LoRA: the subject."),
-                ConceptSocket.Input("style", tooltip="From Load Style LoRA."),
+                ConceptSocket.Input(
+                    "content",
+                    tooltip="From Load Content LoRA: the subject. Several come as a chain, through the others input of "
+                    "their loaders.",
+                ),
+                ConceptSocket.Input("style", tooltip="From Load Style LoRA; several as with content."),
                 text_input(
                     "combined_prompt",
                     "The prompt that you want to work afterwards: subject and style together, with both trigger "
                     "words. It is saved as the merge's trigger phrase, and live samples show it; only the cycle loss "
-                    "learns from it, so with cycle_weight at 0 a change of it trains nothing again. Left empty, both "
-                    "prompts are joined by a comma.",
+                    "learns from it, so with cycle_weight at 0 a change of it trains nothing again. Left empty, the "
+                    "prompts are joined by commas. With several subjects, write one line for each.",
                     placeholder="a sks dog in wtrclr style",
                 ),
                 steps_input(
                     _DEFAULT.steps,
-                    "Training steps. 100 as in the paper; 20 are enough for a first look. With 'fast' on the options "
-                    f"node, {FAST['steps']} at most.",
+                    "Training steps. 100 as in the paper; 20 are enough for a first look. Three LoRAs want 300, four "
+                    "400: each step trains on one subject and one style. With 'fast' on the options node, "
+                    f"{FAST['steps']} at most.",
                 ),
                 seed_input("The same seed and inputs give the same masks on the same device."),
                 resolution_input(
@@ -115,8 +121,7 @@ class ZipRankMerge(io.ComfyNode):
             config = replace(
                 config, layer_prior=prior, layer_prior_weight=layer_prior_weight, cycle_weight=cycle_weight
             )
-        combined = combined_prompt.strip() or f"{content.prompt}, {style.prompt}"
         inputs = Inputs(model, clip, vae, resolution, options.run)
-        result = run_merge(inputs, content, style, combined, config)
+        result = run_merge(inputs, content, style, combined_prompt, config)
         info = [*result.notes, *(finding.text for finding in figures(result).findings)]
         return io.NodeOutput(result, result.lora, loss_map(result.losses), "\n".join(info))

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
-from ..duolora_core.merge.config import FAST, PRESETS, CycleRoute, MergeConfig, PriorForm, Timesteps
+from ..duolora_core.merge.config import FAST, PRESETS, CycleRoute, MergeConfig, PriorForm, Router, Timesteps
 from ..duolora_core.merge.gates import Initialisation
 from ..duolora_core.merge.stack import Basis
 from .host.pictures import SampledImages
@@ -181,6 +181,14 @@ class MergeOptionsNode(io.ComfyNode):
                     "three steps; the result of the training stays the same.",
                 ),
                 resume_input(optional=True),
+                io.Combo.Input(
+                    "router",
+                    optional=True,
+                    options=list(get_args(Router)),
+                    default=_DEFAULT.router,
+                    tooltip="Whether training starts behind a closed-form router (SSR-Merge, arXiv 2606.10617), which "
+                    "keeps each LoRA to what it meets on its own pictures. auto: where more than two LoRAs are merged.",
+                ),
             ],
             outputs=[OptionsSocket.Output("options", tooltip="To ZipRank Merge, or to Baseline Merge for ZipLoRA.")],
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io, ui
 
@@ -118,20 +120,22 @@ class SaveMergedLora(io.ComfyNode):
 
 
 def _save_masks(result: MergeResult, prefix: str) -> str:
-    if result.pair is None or result.gates is None:
+    if result.stack is None or result.gates is None:
         raise SettingsError(
-            "Combined merges, those with turned blocks, and LoRAs trained from pictures have no masks of their own. "
+            "Combined merges, those with turned blocks or other strengths of their LoRAs, and LoRAs trained from "
+            "pictures have no masks of their own. "
             "Save the masks of the merge that was trained, or save a LoRA."
         )
-    pair, gates, recipe = result.pair, result.gates, result.merged.recipe
-    return save_numbered(prefix, MASKS_SUFFIX, lambda path: save_masks(path, gates, pair, recipe))
+    stack, gates, recipe = result.stack, result.gates, result.merged.recipe
+    return save_numbered(prefix, MASKS_SUFFIX, lambda path: save_masks(path, gates, stack, recipe))
 
 
 def _trigger(result: MergeResult, content_strength: float, style_strength: float) -> str:
-    """The prompt of both, or that of the only side that is saved."""
+    """The prompt of all, or that of the only side that is saved."""
     alone = "style" if not content_strength else "content" if not style_strength else ""
-    own: str = result.merged.recipe.get("inputs", {}).get(alone, {}).get("prompt", "")
-    return own or result.trigger_phrase
+    inputs: dict[str, dict[str, Any]] = result.merged.recipe.get("inputs", {})
+    own = [each.get("prompt", "") for label, each in inputs.items() if alone and label.startswith(alone)]
+    return "; ".join(filter(None, own)) or result.trigger_phrase
 
 
 def _info(result: MergeResult, title: str, trigger: str) -> FileInfo:

@@ -26,6 +26,7 @@ class MergedPart:
 
     Attributes:
         side: whether it is one of content or of style
+        name: of its file; empty where it has none
         layers: {canonical UNet layer: LowRank}
         gates: {canonical UNet layer: (rank,)}
         text: {text-encoder layer: LowRank}, merged by strength alone
@@ -33,6 +34,7 @@ class MergedPart:
     """
 
     side: Side
+    name: str
     layers: Mapping[str, LowRank]
     gates: Mapping[str, Tensor]
     text: Mapping[str, LowRank] = field(default_factory=dict[str, LowRank])
@@ -42,7 +44,7 @@ class MergedPart:
     def scaled(self, strength: float) -> MergedPart:
         """The same at another strength; at 0 nothing of it is left."""
         if not strength:
-            return MergedPart(self.side, {}, {})
+            return MergedPart(self.side, self.name, {}, {})
         return replace(
             self,
             layers={name: lora.scaled(strength) for name, lora in self.layers.items()},
@@ -130,6 +132,7 @@ def make_merged(stack: LoraStack, gates: Gates, recipe: Mapping[str, Any] | None
     parts = tuple(
         MergedPart(
             side="content" if number < len(stack.contents) else "style",
+            name=lora.file.name,
             layers=layers,
             gates={name: values[gates.slots[name].each[number]] for name in layers},
             text=lora.text,
@@ -168,6 +171,7 @@ def joined(content: FoldedLora | None, style: FoldedLora | None, recipe: Mapping
     parts = tuple(
         MergedPart(
             side,
+            "",
             lora.layers,
             {name: torch.ones(layer.rank) for name, layer in lora.layers.items()},
             lora.text,

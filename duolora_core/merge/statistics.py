@@ -53,6 +53,13 @@ def block_statistics(gates: Gates, stack: LoraStack, roles: Mapping[str, Role]) 
     return rows
 
 
+def active_components(gates: Gates) -> list[tuple[int, int]]:
+    """(alive, all) rank components of each LoRA, in the stack's order."""
+    alive, owners = gates.values.detach().abs().cpu() >= DEAD_GATE, gates.owners().cpu()
+    count = max(len(slot.each) for slot in gates.slots.values())
+    return [(int(alive[owners == i].sum()), int((owners == i).sum())) for i in range(count)]
+
+
 def active_ranks(gates: Gates) -> dict[str, tuple[int, int]]:
     """{layer: (alive content components, alive style components)}, the data of the paper's Fig. 4."""
     alive = gates.values.detach().abs().cpu() >= DEAD_GATE

@@ -9,7 +9,7 @@ often it is gone through.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -36,12 +36,14 @@ class Picture:
         own: the condition of its own prompt, "a <V1> object"
         combined: the condition of the combined prompt, "a <V1> object in <S2> style"; None where the cycle is off
         lora: the number of its LoRA among those of its side
+        others_combined: for a style picture, the conditions of the combined prompts of content 2, 3, …
     """
 
     latent: Tensor
     own: Any
     combined: Any
     lora: int = 0
+    others_combined: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,8 @@ def _distillation_batch(
     mean = (contents + styles) / 2
     content = _noisy(sample.content, "content", contents / mean, sample.content_noise, sample.sigma)
     style = _noisy(sample.style, "style", styles / mean, sample.style_noise, sample.sigma)
+    if config.cycle_weight and sample.content.lora:
+        style = replace(style, combined=sample.style.others_combined[sample.content.lora - 1])
     found = students(content, style, sample.sigma, denoiser.prediction, config, teach)
     return DistillationBatch(found, sample.sigma)
 

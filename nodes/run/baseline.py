@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import torch
 
-from ...duolora_core import LoraPair
+from ...duolora_core import LoraPair, LoraStack, MergeConfig, make_merged, open_gates
 from ...duolora_core.baselines.core_space import dare, ties
 from ...duolora_core.baselines.training_free import average, block_split, null_space, stack
 from ...duolora_core.baselines.zip_lora import Axis, ZipLoraConfig, attach_zip, open_masks, zip_lora, zip_workload
 from ...duolora_core.errors import SettingsError
 from ...duolora_core.lora.folded import FoldedLora
+from ...duolora_core.merge.router import with_router
+from ...duolora_core.merge.workload import merge_workload
 from ..host.denoiser import training_denoiser
 from .inputs import Inputs
 from .loaded_lora import LoadedLora
@@ -40,7 +42,44 @@ TRAINING_FREE: Mapping[str, Callable[[LoraPair, MethodSettings], FoldedLora]] = 
     "TIES": lambda pair, _: ties(pair),
     "DARE": lambda pair, settings: dare(pair, generator=torch.Generator().manual_seed(settings.seed)),
 }
+ROUTER = "SSR-Merge router"
+ANY_NUMBER = (STACK, "average", ROUTER)
+"""The methods that take more than one LoRA of either role."""
 ZIP_LORA: Mapping[str, Axis] = {"ZipLoRA": "output", "ZipLoRA, input dimension": "input"}
+
+
+def merge_any_number(
+    inputs: Inputs, content: LoadedLora, style: LoadedLora, placed: LoraStack, method: str, settings: MethodSettings
+) -> FoldedLora:
+    """One of `ANY_NUMBER`; the router alone looks at pictures, those that ZipRank Merge would train on.
+
+    Raises:
+        DuoLoraError: with the reason and the fix; the host's interrupt exception on Cancel.
+    """
+    share = 1.0
+    if method == ROUTER:
+        placed = _routed(inputs, content, style, placed, MergeConfig(router="on", seed=settings.seed))
+    elif method != STACK:
+        share = 1 / len(placed.loras)
+    merged = make_merged(placed, open_gates(placed))
+    if method == STACK:
+        return merged.fold(settings.content_strength, settings.style_strength)
+    return merged.fold(share, share)
+
+
+def _routed(
+    inputs: Inputs, content: LoadedLora, style: LoadedLora, placed: LoraStack, config: MergeConfig
+) -> LoraStack:
+    if inputs.clip is None:
+        raise SettingsError(
+            f"{ROUTER} looks at what each LoRA meets under its own prompt, so it needs CLIP: connect the checkpoint's."
+        )
+    require_vae_for(inputs, content, style)
+    pictures = merge_pictures(inputs, content, style, placed, None, config.seed, {})
+    sizes, tokens = extent(*pictures)
+    work = merge_workload(placed, sizes, config, tokens)
+    with training_denoiser(inputs.model, work, inputs.limits(config.micro_batch)) as (denoiser, planner):
+        return with_router(denoiser, placed, *pictures, config, planner)
 
 
 def run_zip_lora(

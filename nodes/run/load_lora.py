@@ -56,9 +56,7 @@ def load_connected(lora: Any, settings: LoaderSettings, pictures: Sequence[Tenso
     return _described(file, (), settings, settings.prompt, pictures)
 
 
-def load_stack(
-    stack: Any, settings: LoaderSettings, pictures: Sequence[Tensor] | None
-) -> list[tuple[LoadedLora, str]]:
+def load_stack(stack: Any, settings: LoaderSettings, pictures: Sequence[Tensor] | None) -> list[tuple[LoadedLora, str]]:
     """The LoRAs of a LORA_STACK in its order, each at its own strengths times the loader's.
 
     With several of them each line of the prompt is that of one; an empty prompt leaves each its own trigger words.
@@ -131,9 +129,7 @@ def _described(
         info += f"\nThe prompt is these words alone. A whole one, such as {settings.example!r}, can merge much better."
     strength, text_strength = strengths or (settings.strength, None)
     rank = settings.adapter_rank
-    lora = LoadedLora(
-        settings.role, file, prompt, strength, pictures, text_strength=text_strength, adapter_rank=rank
-    )
+    lora = LoadedLora(settings.role, file, prompt, strength, pictures, text_strength=text_strength, adapter_rank=rank)
     return lora, info
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...duolora_core import Gates, LoraPair, MergeConfig, Picture, PlacedLora, UNetLayout, kohya_state_dict
+from ...duolora_core import Gates, LoraStack, MergeConfig, Picture, PlacedLora, UNetLayout, kohya_state_dict
 from ...duolora_core.baselines.zip_lora import ZipLoraConfig
 from ...duolora_core.errors import SettingsError, TrainingError
 from ...duolora_core.lora.adapter_parts import all_finite
 from ...duolora_core.lora.folded import unet_part
+from ...duolora_core.merge.stack import Side, label
+from ...duolora_core.merge.teachers import by_lora
 from ...duolora_core.merge.trainer import gates_at_start
 from ..host.prompts import clip_with, encode, text_tokens
 from .checkpoint import Checkpointer
@@ -26,9 +28,9 @@ def vae_for(inputs: Inputs, lora: LoadedLora) -> Any | None:
     return lora.vae if inputs.vae is None else inputs.vae
 
 
-def require_vae_for(inputs: Inputs, *loras: LoadedLora) -> None:
+def require_vae_for(inputs: Inputs, content: LoadedLora, style: LoadedLora) -> None:
     """Refuses pictures that nothing can encode, before any work is done."""
-    for lora in loras:
+    for lora in (*content.chain, *style.chain):
         if lora.pictures is not None and vae_for(inputs, lora) is None:
             raise SettingsError(f"The {lora.role} LoRA has pictures, so a VAE is needed: connect the checkpoint's.")
 
@@ -37,37 +39,52 @@ def merge_pictures(
     inputs: Inputs,
     content: LoadedLora,
     style: LoadedLora,
-    placed: LoraPair,
-    combined_prompt: str | None,
+    placed: LoraStack,
+    combined_prompts: Sequence[str] | None,
     seed: int,
     latents: Mapping[str, Sequence[Tensor]],
 ) -> tuple[list[Picture], list[Picture]]:
-    """The training pictures of both LoRAs.
+    """The training pictures of all content and of all style LoRAs.
 
     Args:
-        placed: both LoRAs as in their files
-        combined_prompt: None where the training has no use for it
-        latents: {role: of its pictures}, where they are there already
+        placed: the LoRAs as in their files
+        combined_prompts: one for each content LoRA; None where the training has no use for them
+        latents: {label: of its pictures}, where they are there already
     """
-    loras = placed.content_lora, placed.style_lora
-    combined = None if combined_prompt is None else encode(clip_for(inputs.clip, loras), combined_prompt)
-    return (
-        _pictures_of(inputs, content, loras[0], placed.layout, combined, seed, latents.get("content")),
-        # Another seed, else both LoRAs would start from the same noise and paint the same composition.
-        _pictures_of(inputs, style, loras[1], placed.layout, combined, seed ^ 0x5EED, latents.get("style")),
-    )
+    combined = [encode(clip_for(inputs.clip, placed.loras), prompt) for prompt in combined_prompts or ()]
+    contents: list[Picture] = []
+    styles: list[Picture] = []
+    for number, (loaded, lora) in enumerate(zip(content.chain, placed.contents, strict=True)):
+        own, found = _own(
+            inputs, loaded, lora, placed.layout, _seed(seed, number), latents.get(label("content", number))
+        )
+        together = inputs.conditions(combined[number], found) if combined else [None] * len(found)
+        contents += [Picture(*each, number) for each in zip(found, own, together, strict=True)]
+    for number, (loaded, lora) in enumerate(zip(style.chain, placed.styles, strict=True)):
+        # Another seed, else two LoRAs would start from the same noise and paint the same composition.
+        start = _seed(seed ^ 0x5EED, number)
+        own, found = _own(inputs, loaded, lora, placed.layout, start, latents.get(label("style", number)))
+        every = [inputs.conditions(each, found) for each in combined] or [[None] * len(found)]
+        styles += [
+            Picture(latent, condition, together[0], number, together[1:])
+            for latent, condition, *together in zip(found, own, *every, strict=True)
+        ]
+    return contents, styles
 
 
-def _pictures_of(
+def _seed(seed: int, number: int) -> int:
+    return seed ^ (number * 0x9E3779B9)
+
+
+def _own(
     inputs: Inputs,
     loaded: LoadedLora,
     lora: PlacedLora,
     layout: UNetLayout,
-    combined: list[Any] | None,
     seed: int,
     latents: Sequence[Tensor] | None,
-) -> list[Picture]:
-    """The pictures of one LoRA, its own prompt encoded by its own text encoder part.
+) -> tuple[list[Any], Sequence[Tensor]]:
+    """The conditions of a LoRA's own prompt, encoded by its own text encoder part, and the latents of its pictures.
 
     Raises:
         TrainingError: they overflowed on their way here, where their cause is still known.
@@ -84,8 +101,33 @@ def _pictures_of(
                 f"finite numbers (they would be black). Lower its strength, {loaded.strength:g}, or run the model in "
                 "bf16 or fp32 instead of fp16."
             )
-    combined_conditions = [None] * len(latents) if combined is None else inputs.conditions(combined, latents)
-    return [Picture(*each) for each in zip(latents, inputs.conditions(own, latents), combined_conditions, strict=True)]
+    return inputs.conditions(own, latents), latents
+
+
+def by_label(content: Sequence[Picture], style: Sequence[Picture]) -> dict[str, list[Picture]]:
+    """{label: pictures} of each LoRA."""
+    sides: tuple[tuple[Side, Sequence[Picture]], ...] = ("content", content), ("style", style)
+    return {label(side, number): own for side, pictures in sides for number, own in enumerate(by_lora(pictures))}
+
+
+def combined_prompts(written: str, content: LoadedLora, style: LoadedLora) -> list[str]:
+    """The combined prompt of each content LoRA: one for all, or a line for each; empty: what the loaders say, joined.
+
+    Raises:
+        SettingsError: there are several lines, but not one for each.
+    """
+    contents, styles = content.chain, style.chain
+    if not written.strip():
+        return [", ".join([each.prompt, *(other.prompt for other in styles)]) for each in contents]
+    lines = [line.strip() for line in written.splitlines() if line.strip()]
+    if len(contents) == 1 or len(lines) == 1:
+        return [written.strip()] * len(contents)
+    if len(lines) != len(contents):
+        raise SettingsError(
+            f"The combined prompt has {len(lines)} lines for {len(contents)} content LoRAs. Write one line for each, "
+            "in the order of their loaders, or one for all."
+        )
+    return lines
 
 
 def merge_checkpointer(

@@ -21,7 +21,6 @@ from ..host.decomposition import decomposition_device
 from ..host.denoiser import require_sdxl, unet_layout
 from .loaded_lora import LoadedLora
 
-
 _MOST_LAYERS = 100
 """Whose loss a recipe names; it is read again with every masks file, and bounded there."""
 
