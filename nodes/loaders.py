@@ -72,8 +72,8 @@ class _LoadConcept(io.ComfyNode):
                     "lora_stack",
                     optional=True,
                     tooltip="The LoRAs of a stacker (Lora Manager, Efficiency, rgthree) with their strengths, which "
-                    "the strength here multiplies. Choose '(connected LORA_STACK)' above to use them. With several, write "
-                    "one line of prompt for each.",
+                    "the strength here multiplies. Choose '(connected LORA_STACK)' above to use them. With several, "
+                    "write one line of prompt for each.",
                 ),
                 io.Int.Input(
                     "adapter_rank",

@@ -23,8 +23,8 @@ class LoraStrengths(io.ComfyNode):
             "LoraStrengths",
             display_name="LoRA Strengths",
             category=CATEGORY,
-            description="Sets the strength of each LoRA in a merge by itself, for merges of several subjects or styles. "
-            "Nothing is trained again.",
+            description="Sets the strength of each LoRA in a merge by itself, for merges of several subjects or "
+            "styles. Nothing is trained again.",
             search_aliases=["duolora", "lora weight", "subject strength", "per-lora strength"],
             inputs=[
                 MergedSocket.Input("merged", tooltip="From ZipRank Merge, Load Masks or Multi-Concept Combine."),
