@@ -38,6 +38,7 @@ class StepReport:
 
     Attributes:
         losses: each term unweighted, and `total` as minimised
+        sigma: of the step; the mean where its samples have several
         seconds: wall time
         blocks: of gates; empty where LoRAs are trained
         checkpoint: copies what the training can be resumed from; only before the next step is taken, but also when

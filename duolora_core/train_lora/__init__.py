@@ -22,7 +22,7 @@ The files in reading order: `trainable_lora`, `target_modules` (which layers), `
 
 from .attached_loras import AttachedLoras, attach_loras
 from .config import Rates, TrainConfig
-from .dreambooth import LoraStepReport, train_lora
+from .dreambooth import train_lora
 from .examples import Example
 from .target_modules import LoraConfig, TargetModules, b_loras, concept_lora
 from .trainable_lora import TrainableLora
@@ -33,7 +33,6 @@ __all__ = [
     "AttachedLoras",
     "Example",
     "LoraConfig",
-    "LoraStepReport",
     "Rates",
     "TargetModules",
     "TrainConfig",

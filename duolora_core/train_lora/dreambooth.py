@@ -33,17 +33,6 @@ from .trainable_lora import TrainableLora, lora_tensors, named_parameters
 
 
 @dataclass(frozen=True)
-class LoraStepReport(StepReport):
-    """One finished step; `sigma` is the mean over its pictures.
-
-    Attributes:
-        learning_rate: of this step, before the factors of `Rates`
-    """
-
-    learning_rate: float
-
-
-@dataclass(frozen=True)
 class Extras:
     """What a method adds to the loop; everything is optional.
 
@@ -72,7 +61,7 @@ def train_lora(
     planner: MemoryPlanner | None = None,
     resume: Checkpoint | None = None,
     extras: Extras | None = None,
-) -> Iterator[LoraStepReport]:
+) -> Iterator[StepReport]:
     """Trains attached LoRAs on pictures and yields after every step; `attached.loras` always holds what is reached.
 
     Serves DreamBooth with one LoRA, and B-LoRA with two that are trained as one (`target_modules.b_loras`). On the way
@@ -133,7 +122,7 @@ def train_lora(
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             extras.after()
-            yield LoraStepReport(
+            yield StepReport(
                 step=step + 1,
                 steps=config.steps,
                 losses=losses,
@@ -141,7 +130,6 @@ def train_lora(
                 gradient_norm=norm,
                 seconds=time.perf_counter() - started,
                 blocks=(),
-                learning_rate=config.learning_rate * factor,
                 checkpoint=partial(capture, step + 1, lora_tensors(attached.loras), optimiser, scale.divisor),
             )
     finally:

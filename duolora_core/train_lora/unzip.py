@@ -26,6 +26,7 @@ from torch import Tensor
 from ..checkpoint.state import Checkpoint
 from ..errors import SettingsError
 from ..merge.roles import layer_roles
+from ..merge.trainer import StepReport
 from ..model.denoiser import Denoiser
 from ..model.layout import UNetLayout
 from ..model.loss_scale import LossScale, gradient_norm
@@ -34,7 +35,7 @@ from ..model.memory.planner import MemoryPlanner
 from .attached_loras import AttachedLoras
 from .column_masks import clamp_columns, column_overlap, column_scores, grow_all, separate_columns
 from .config import TrainConfig
-from .dreambooth import Extras, LoraStepReport, gradient, require_finite, train_lora
+from .dreambooth import Extras, gradient, require_finite, train_lora
 from .examples import Example, draw_samples
 from .per_lora_prompts import read_prompts
 from .target_modules import LoraConfig, target_layers
@@ -123,7 +124,7 @@ def unzip(
     class_examples: Sequence[Example] = (),
     planner: MemoryPlanner | None = None,
     resume: Checkpoint | None = None,
-) -> Iterator[LoraStepReport]:
+) -> Iterator[StepReport]:
     """Trains the attached LoRAs of `unzip_loras` on pictures and yields after every step; arguments as of `train_lora`.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ...duolora_core import Denoiser, UNetLayout
+from ...duolora_core import Denoiser, StepReport, UNetLayout
 from ...duolora_core.checkpoint.state import Checkpoint
 from ...duolora_core.errors import SettingsError
 from ...duolora_core.model.memory.planner import MemoryPlanner
@@ -16,7 +16,6 @@ from ...duolora_core.train_lora import (
     AttachedLoras,
     Example,
     LoraConfig,
-    LoraStepReport,
     TrainableLora,
     TrainConfig,
     UnzipConfig,
@@ -43,7 +42,7 @@ Trained = Literal["content", "style", "both (B-LoRA)"]
 """What is trained from the pictures."""
 
 Loras = Mapping[Side, TrainableLora]
-Method = Callable[[Denoiser, AttachedLoras, MemoryPlanner], Iterator[LoraStepReport]]
+Method = Callable[[Denoiser, AttachedLoras, MemoryPlanner], Iterator[StepReport]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def train_concept(inputs: Inputs, task: ConceptTask, form: LoraConfig, config: T
         class_examples = make_class_examples(inputs, task.class_prompt, task.class_pictures, config.seed, known_class)
     checkpointer.trains_on(pictures=examples, class_pictures=class_examples)
 
-    def method(denoiser: Denoiser, attached: AttachedLoras, planner: MemoryPlanner) -> Iterator[LoraStepReport]:
+    def method(denoiser: Denoiser, attached: AttachedLoras, planner: MemoryPlanner) -> Iterator[StepReport]:
         resume = checkpointer.resume
         return train_lora(
             denoiser, attached, examples, config, class_examples=class_examples, planner=planner, resume=resume
@@ -129,7 +128,7 @@ def unzip_picture(inputs: Inputs, task: UnzipTask, form: LoraConfig, config: Unz
     latents = [each.latent for each in examples]
     prompts = UnzipPrompts(examples[0].condition, *(inputs.conditions(each, latents[:1])[0] for each in apart))
 
-    def method(denoiser: Denoiser, attached: AttachedLoras, planner: MemoryPlanner) -> Iterator[LoraStepReport]:
+    def method(denoiser: Denoiser, attached: AttachedLoras, planner: MemoryPlanner) -> Iterator[StepReport]:
         return unzip(denoiser, attached, latents, prompts, config, planner=planner, resume=checkpointer.resume)
 
     source = TrainingSource(

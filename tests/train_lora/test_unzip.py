@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.ldm_unet import UNet
+from duolora_core import StepReport
 from duolora_core.checkpoint.state import Checkpoint
 from duolora_core.errors import SettingsError
 from duolora_core.merge.roles import layer_roles
 from duolora_core.train_lora import (
     LoraConfig,
-    LoraStepReport,
     TrainConfig,
     UnzipConfig,
     UnzipPrompts,
@@ -43,9 +43,9 @@ def unzipped(
     prompts: UnzipPrompts = PROMPTS,
     resume: Checkpoint | None = None,
     seed: int = 0,
-) -> tuple[dict[Side, TrainableLora], list[LoraStepReport], list[Checkpoint]]:
+) -> tuple[dict[Side, TrainableLora], list[StepReport], list[Checkpoint]]:
     loras = unzip_loras(denoiser.layout, FORM, config, seed)
-    reports: list[LoraStepReport] = []
+    reports: list[StepReport] = []
     checkpoints: list[Checkpoint] = []
     with attach_loras(denoiser.modules, loras) as attached:
         for report in unzip(denoiser, attached, [LATENT], prompts, config, resume=resume):
