@@ -118,9 +118,7 @@ def _say(line: str) -> None:
 if __name__ == "__main__":
     logging.getLogger("LyCORIS").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")  # of PEFT, on targets named as a regular expression would be
-    torch.set_num_threads(
-        1
-    )  # with two, PyTorch has been seen to wait for ever for its own threads, in PEFT's DoRA merge
+    torch.set_num_threads(1)  # with two, a wait for ever was seen in PEFT's merge, and never again (docs/log.md)
     result = run(sys.argv[1:] or list(FAMILIES))
     _say(json.dumps(result, ensure_ascii=False))
     sys.exit(1 if result["failed"] else 0)
