@@ -15,7 +15,7 @@ from .host.denoiser import require_sdxl, unet_layout
 from .run.apply import patched
 from .run.merge_result import MergeResult
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, MergedSocket
+from .ui.sockets import MergedSocket
 from .ui.widgets import strength_input
 
 CHOICES: dict[str, Role | None] = {"content blocks": "content", "style blocks": "style", "blocks by name": None}
@@ -28,7 +28,6 @@ class ContentStyleSlider(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "ContentStyleSlider",
-            category=CATEGORY,
             search_aliases=["duolora", "content style balance", "style slider", "strength"],
             inputs=[
                 io.Model.Input("model"),
@@ -61,7 +60,6 @@ class BlockProbe(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "BlockProbe",
-            category=CATEGORY,
             search_aliases=["duolora", "block weight", "lora block", "per-block strength"],
             inputs=[
                 io.Model.Input("model"),

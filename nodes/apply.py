@@ -12,7 +12,7 @@ from .host.models import apply_lora
 from .run.apply import patched
 from .run.merge_result import MergeResult
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, MergedSocket
+from .ui.sockets import MergedSocket
 from .ui.widgets import strength_input, strength_inputs
 
 MOST_CONCEPTS = 4
@@ -25,7 +25,6 @@ class ApplyMergedLora(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "ApplyMerged",
-            category=CATEGORY,
             search_aliases=["duolora", "apply lora", "content style strength"],
             inputs=[
                 io.Model.Input("model"),
@@ -57,7 +56,6 @@ class MultiConceptCombine(io.ComfyNode):
         weights = [strength_input(f"weight_{i}") for i in range(1, MOST_CONCEPTS + 1)]
         return schema(
             "Combine",
-            category=CATEGORY,
             search_aliases=["duolora", "multi concept", "combine lora"],
             inputs=[
                 *merges,

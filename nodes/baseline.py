@@ -18,7 +18,7 @@ from .run.options import MergeOptions
 from .run.pair import coverage_notes, loaded_pair, lora_note
 from .run.progress import TrainingLog, loss_map
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, ConceptSocket, LoraModelSocket, LossMapSocket, OptionsSocket
+from .ui.sockets import ConceptSocket, LoraModelSocket, LossMapSocket, OptionsSocket
 from .ui.widgets import resolution_input, seed_input, steps_input, strength_input
 
 
@@ -29,7 +29,6 @@ class BaselineMerge(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "BaselineMerge",
-            category=CATEGORY,
             search_aliases=[
                 "duolora",
                 "compare merge",

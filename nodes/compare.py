@@ -10,7 +10,6 @@ from ..duolora_core.files.picture_batch import check_pictures
 from ..duolora_core.report import picture_grid
 from .ui.images import as_batch, as_pictures
 from .ui.schema import schema
-from .ui.sockets import CATEGORY
 from .ui.widgets import text_input
 
 MOST_COLUMNS = 6
@@ -24,7 +23,6 @@ class CompareGrid(io.ComfyNode):
         batches = [io.Image.Input(f"images_{i}", optional=i > 1) for i in range(1, MOST_COLUMNS + 1)]
         return schema(
             "CompareGrid",
-            category=CATEGORY,
             search_aliases=["duolora", "image grid", "side by side", "xy plot", "comparison"],
             is_output_node=True,
             inputs=[

@@ -18,7 +18,7 @@ from .run.loaded_lora import LoadedLora
 from .run.merge_result import MergeResult
 from .run.pair import coverage_notes, loaded_pair
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, ConceptSocket, MergedSocket
+from .ui.sockets import ConceptSocket, MergedSocket
 
 NONE_SAVED = "(no masks saved yet)"
 
@@ -30,7 +30,6 @@ class LoadMasks(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "LoadMasks",
-            category=CATEGORY,
             search_aliases=["duolora", "load masks", "reuse merge"],
             inputs=[
                 io.Model.Input("model"),

@@ -12,7 +12,7 @@ from ..duolora_core.merge.gates import Initialisation
 from ..duolora_core.merge.stack import Basis
 from .run.options import MergeOptions
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, OptionsSocket
+from .ui.sockets import OptionsSocket
 from .ui.widgets import (
     CUSTOM,
     PLANNED,
@@ -35,7 +35,6 @@ class MergeOptionsNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "MergeOptions",
-            category=CATEGORY,
             search_aliases=["duolora", "ziprank options"],
             inputs=[
                 io.Combo.Input("preset", options=[CUSTOM, *PRESETS], default=CUSTOM),

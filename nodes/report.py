@@ -9,7 +9,7 @@ from .run.merge_result import MergeResult
 from .run.report import figures
 from .ui.images import as_batch
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, MergedSocket
+from .ui.sockets import MergedSocket
 
 
 class MergeReport(io.ComfyNode):
@@ -19,7 +19,6 @@ class MergeReport(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "MergeReport",
-            category=CATEGORY,
             search_aliases=["duolora", "gate map", "plot loss", "lora report"],
             is_output_node=True,
             inputs=[MergedSocket.Input("merged")],

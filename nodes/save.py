@@ -12,7 +12,7 @@ from ..duolora_core.merge.masks_file import save_masks
 from .host.files import MASKS_SUFFIX, save_numbered
 from .run.merge_result import MergeResult
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, MergedSocket
+from .ui.sockets import MergedSocket
 from .ui.widgets import strength_inputs
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -26,7 +26,6 @@ class SaveMergedLora(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "SaveMerged",
-            category=CATEGORY,
             search_aliases=["duolora", "save lora", "export lora"],
             is_output_node=True,
             inputs=[
@@ -73,7 +72,8 @@ class SaveMergedLora(io.ComfyNode):
             trigger = _trigger(merged, content_strength, style_strength)
             # Titled without the number, so that the same merge saved again is the same file.
             title = filename_prefix.replace("\\", "/").rpartition("/")[2].strip()
-            values = metadata(folded, _info(merged, title, trigger), recipe)
+            info = FileInfo(title, trigger, merged.prediction, tuple(merged.sources))
+            values = metadata(folded, info, recipe)
             name = save_numbered(filename_prefix, ".safetensors", lambda path: write_safetensors(path, tensors, values))
         size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
         ranks = [low_rank.rank for low_rank in folded.layers.values()]
@@ -104,12 +104,3 @@ def _trigger(result: MergeResult, content_strength: float, style_strength: float
     alone = "style" if not content_strength else "content" if not style_strength else ""
     own: str = result.merged.recipe.get("inputs", {}).get(alone, {}).get("prompt", "")
     return own or result.trigger_phrase
-
-
-def _info(result: MergeResult, title: str, trigger: str) -> FileInfo:
-    return FileInfo(
-        title=title,
-        trigger_phrase=trigger,
-        prediction=result.prediction,
-        merged_from=tuple(result.sources),
-    )

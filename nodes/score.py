@@ -14,7 +14,6 @@ from ..duolora_core.report.scores import self_similarity, similarity
 from .host.outputs import blocked_output
 from .host.vision import picture_embeddings, text_embedding, vision_kind
 from .ui.schema import schema
-from .ui.sockets import CATEGORY
 
 _CSD = (
     "CSD-s, the paper's measure of style, is left out: it needs a checkpoint of its own that ComfyUI's CLIP vision "
@@ -39,7 +38,6 @@ class ScoreMerge(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "ScoreMerge",
-            category=CATEGORY,
             search_aliases=["duolora", "clip score", "dino score", "similarity", "evaluate"],
             is_output_node=True,
             inputs=[

@@ -12,7 +12,7 @@ from .run.options import TrainOptions
 from .run.train_lora import ConceptTask, Trained, train_concept
 from .run.training_inputs import TrainingInputs
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, TrainOptionsSocket
+from .ui.sockets import TrainOptionsSocket
 from .ui.trained_outputs import node_output, trained_outputs
 from .ui.widgets import (
     dial_input,
@@ -35,7 +35,6 @@ class TrainConceptLora(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "TrainConceptLoRA",
-            category=CATEGORY,
             search_aliases=["duolora", "train lora", "dreambooth", "b-lora", "lora training"],
             is_input_list=True,  # else pictures of several sizes would run the node once for each
             inputs=[

@@ -11,7 +11,7 @@ from ..duolora_core.train_lora.config import Schedule
 from .host.pictures import SampledImages
 from .run.options import TrainOptions
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, TrainOptionsSocket
+from .ui.sockets import TrainOptionsSocket
 from .ui.widgets import PLANNED, compute_input, dial_input, memory_plan_input, resume_input, switch_input, text_input
 
 _DEFAULT = TrainOptions()
@@ -27,7 +27,6 @@ class TrainOptionsNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "TrainOptions",
-            category=CATEGORY,
             search_aliases=["duolora", "dreambooth options", "lora training settings"],
             inputs=[
                 io.Combo.Input("coverage", options=list(get_args(TargetModules)), default=_DEFAULT.form.coverage),

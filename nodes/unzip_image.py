@@ -13,7 +13,7 @@ from .run.options import TrainOptions
 from .run.train_lora import UnzipTask, unzip_picture
 from .run.training_inputs import TrainingInputs
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, TrainOptionsSocket
+from .ui.sockets import TrainOptionsSocket
 from .ui.trained_outputs import node_output, trained_outputs
 from .ui.widgets import learning_rate_input, rank_input, resolution_input, seed_input, steps_input, text_input
 
@@ -27,7 +27,6 @@ class UnzipImage(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "UnZipImage",
-            category=CATEGORY,
             search_aliases=["duolora", "unziplora", "separate content and style", "style transfer", "train lora"],
             inputs=[
                 io.Model.Input("model"),

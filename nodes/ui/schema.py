@@ -14,12 +14,14 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from .sockets import CATEGORY
+
 _KNOWN = set(inspect.signature(io.Schema.__init__).parameters)
 _WORDS = Path(__file__).parents[2] / "locales" / "en" / "nodeDefs.json"
 
 
 def schema(node_id: str, **arguments: Any) -> io.Schema:
-    """io.Schema with the prefixed id and all words; those that an argument or an input brings along go first.
+    """io.Schema with the prefixed id, the category and all words; what an argument or an input brings along goes first.
 
     Each output is shown under its own id where it has no other name: an older ComfyUI would show the socket's type
     instead, four outputs called STRING on a row of nodes.
@@ -31,7 +33,7 @@ def schema(node_id: str, **arguments: Any) -> io.Schema:
         output.display_name = output.display_name or output.id
         output.tooltip = output.tooltip or words["outputs"].get(str(number), {}).get("tooltip")
     said = {name: words[name] for name in ("display_name", "description") if name in words}
-    known = {key: value for key, value in {**said, **arguments}.items() if key in _KNOWN}
+    known = {key: value for key, value in {"category": CATEGORY, **said, **arguments}.items() if key in _KNOWN}
     return io.Schema(node_id=f"DuoLoRA{node_id}", **known)
 
 
