@@ -10,7 +10,7 @@ from ..duolora_core.merge.merged import combine
 from .host.models import apply_lora
 from .run.merge_result import MergeResult, ordinary_lora
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, MergedSocket
+from .ui.sockets import MergedSocket
 from .ui.widgets import strength_input, strength_inputs
 
 MOST_CONCEPTS = 4
@@ -23,25 +23,16 @@ class ApplyMergedLora(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "ApplyMerged",
-            display_name="Apply Merged LoRA",
-            category=CATEGORY,
-            description="Uses a merge in this graph. Content and style strength are free here; nothing is "
-            "trained again.",
             search_aliases=["duolora", "apply lora", "content style strength"],
             inputs=[
-                io.Model.Input("model", tooltip="The checkpoint to generate with."),
-                MergedSocket.Input("merged", tooltip="From ZipRank Merge or Multi-Concept Combine."),
+                io.Model.Input("model"),
+                MergedSocket.Input("merged"),
                 *strength_inputs(),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    tooltip="Connect it if the LoRAs have text encoder parts; they are applied with the same "
-                    "strengths.",
-                ),
+                io.Clip.Input("clip", optional=True),
             ],
             outputs=[
-                io.Model.Output("model_out", display_name="model", tooltip="The checkpoint with the merge applied."),
-                io.Clip.Output("clip_out", display_name="clip", tooltip="CLIP with the text encoder parts applied."),
+                io.Model.Output("model_out", display_name="model"),
+                io.Clip.Output("clip_out", display_name="clip"),
             ],
         )
 
@@ -60,33 +51,17 @@ class MultiConceptCombine(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        merges = [
-            MergedSocket.Input(
-                f"merged_{i}", optional=i > 2, tooltip=f"Merge number {i}: one subject in the common style."
-            )
-            for i in range(1, MOST_CONCEPTS + 1)
-        ]
-        weights = [
-            strength_input(f"weight_{i}", f"How strongly merge number {i} counts.") for i in range(1, MOST_CONCEPTS + 1)
-        ]
+        merges = [MergedSocket.Input(f"merged_{i}", optional=i > 2) for i in range(1, MOST_CONCEPTS + 1)]
+        weights = [strength_input(f"weight_{i}") for i in range(1, MOST_CONCEPTS + 1)]
         return schema(
             "Combine",
-            display_name="Multi-Concept Combine",
-            category=CATEGORY,
-            description="Puts up to four merges into one LoRA, for several subjects in one style. Prompt with "
-            "directions: 'a sks dog on the left and a <v> cat on the right, in wtrclr style'.",
             search_aliases=["duolora", "multi concept", "combine lora"],
             inputs=[
                 *merges,
-                io.Boolean.Input(
-                    "average",
-                    default=True,
-                    tooltip="On: weights are divided by the number of merges, as in the paper. Off: they count "
-                    "as they are, which keeps identities stronger but can overdo the style.",
-                ),
+                io.Boolean.Input("average", default=True),
                 *weights,
             ],
-            outputs=[MergedSocket.Output("merged", tooltip="To Apply, Save or Report.")],
+            outputs=[MergedSocket.Output("merged")],
         )
 
     @classmethod

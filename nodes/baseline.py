@@ -26,7 +26,7 @@ from .run.options import MergeOptions
 from .run.placed import coverage_notes, lora_note, placed_pair, placed_stack
 from .run.progress import TrainingLog, loss_map
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, ConceptSocket, LoraModelSocket, LossMapSocket, OptionsSocket
+from .ui.sockets import ConceptSocket, LoraModelSocket, LossMapSocket, OptionsSocket
 from .ui.widgets import resolution_input, seed_input, steps_input, strength_input
 
 
@@ -37,11 +37,6 @@ class BaselineMerge(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "BaselineMerge",
-            display_name="Baseline Merge",
-            category=CATEGORY,
-            description="Merges the same LoRAs by another method, to compare DuoLoRA with in one graph. Only "
-            "ZipLoRA is trained. K-LoRA is not offered: it chooses between the two LoRAs anew as the sampling goes on, "
-            "so that no single LoRA can hold it.",
             search_aliases=[
                 "duolora",
                 "compare merge",
@@ -55,59 +50,25 @@ class BaselineMerge(io.ComfyNode):
                 "average lora",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="The SDXL-family checkpoint that you will generate with."),
-                ConceptSocket.Input("content", tooltip="From Load Content LoRA: the subject."),
-                ConceptSocket.Input("style", tooltip="From Load Style LoRA."),
-                io.Combo.Input(
-                    "method",
-                    options=[*TRAINING_FREE, *ZIP_LORA, ROUTER],
-                    default=STACK,
-                    tooltip="stack: both LoRAs added, as with two LoRA loaders. average: half of each. B-LoRA block "
-                    "split: each only in the block that B-LoRA gives it, though trained as usual. NP-LoRA null space: "
-                    "the subject gives way where the style acts. TIES (in core space): the strongest changes stay, and "
-                    "contradicting ones are settled. DARE (in core space): a random half of all changes, doubled. "
-                    "ZipLoRA: a mask per output channel, or per input channel, is trained; connect clip. SSR-Merge "
-                    "router: each LoRA is kept to what it meets on its own pictures; connect clip. Only stack, average "
-                    "and the router take more than two LoRAs.",
-                ),
-                strength_input("content_strength", _strength_tooltip("subject")),
-                strength_input("style_strength", _strength_tooltip("style")),
-                seed_input(
-                    "For DARE and ZipLoRA. With the seed, resolution and options of a ZipRank Merge, ZipLoRA trains on "
-                    "its pictures."
-                ),
-                steps_input(
-                    ZipLoraConfig().steps,
-                    "Training steps of ZipLoRA; 100 as in its paper. Not used by the other methods.",
-                ),
-                resolution_input(
-                    "Training size of ZipLoRA in pixels (the side of a square of equal area). Not used by the other "
-                    "methods."
-                ),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    tooltip="The checkpoint's CLIP. ZipLoRA needs it; connect it too if the LoRAs have text encoder "
-                    "parts, which every method adds up.",
-                ),
-                io.Vae.Input(
-                    "vae", optional=True, tooltip="Needed only by ZipLoRA, and only when a loader has pictures."
-                ),
-                OptionsSocket.Input(
-                    "options",
-                    optional=True,
-                    tooltip="From Merge Options. ZipLoRA takes its learning rate, memory settings and own pictures "
-                    "from it; the other methods need none.",
-                ),
+                io.Model.Input("model"),
+                ConceptSocket.Input("content"),
+                ConceptSocket.Input("style"),
+                io.Combo.Input("method", options=[*TRAINING_FREE, *ZIP_LORA, ROUTER], default=STACK),
+                strength_input("content_strength"),
+                strength_input("style_strength"),
+                seed_input(),
+                steps_input(ZipLoraConfig().steps),
+                resolution_input(),
+                io.Clip.Input("clip", optional=True),
+                io.Vae.Input("vae", optional=True),
+                OptionsSocket.Input("options", optional=True),
             ],
             outputs=[
-                io.Model.Output("model_out", display_name="model", tooltip="The checkpoint with the merge applied."),
-                io.Clip.Output("clip_out", display_name="clip", tooltip="CLIP with the text encoder parts applied."),
-                LoraModelSocket.Output("lora", tooltip="The merge as an ordinary LoRA, for core's Save LoRA Weights."),
-                LossMapSocket.Output(
-                    "loss", tooltip="For core's Plot Loss Graph, which runs only after a training, thus with ZipLoRA."
-                ),
-                io.String.Output("info", tooltip="What was used, what was skipped and why."),
+                io.Model.Output("model_out", display_name="model"),
+                io.Clip.Output("clip_out", display_name="clip"),
+                LoraModelSocket.Output("lora"),
+                LossMapSocket.Output("loss"),
+                io.String.Output("info"),
             ],
         )
 
@@ -145,10 +106,6 @@ class BaselineMerge(io.ComfyNode):
         lora = kohya_state_dict(folded)
         info = _notes(placed, method, log, text_left_out=bool(folded.text) and clip is None)
         return io.NodeOutput(*apply_lora(model, clip, lora), lora, loss_map(log.losses if log else {}), "\n".join(info))
-
-
-def _strength_tooltip(shown: str) -> str:
-    return f"Only for {STACK}: how strongly the {shown} shows. All methods follow the strengths of the loaders."
 
 
 def _notes(placed: LoraStack, method: str, log: TrainingLog | None, text_left_out: bool) -> list[str]:

@@ -17,7 +17,7 @@ from .run.loaded_lora import LoadedLora
 from .run.merge_result import MergeResult
 from .run.placed import coverage_notes, placed_stack
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, ConceptSocket, MergedSocket
+from .ui.sockets import ConceptSocket, MergedSocket
 
 NONE_SAVED = "(no masks saved yet)"
 
@@ -29,28 +29,15 @@ class LoadMasks(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "LoadMasks",
-            display_name="Load Masks",
-            category=CATEGORY,
-            description="Makes a merge again from a masks file and the LoRAs that it was trained on, in the same "
-            "order. Takes seconds.",
             search_aliases=["duolora", "load masks", "reuse merge"],
             inputs=[
-                io.Model.Input("model", tooltip="A checkpoint of the family that the merge was trained on."),
-                ConceptSocket.Input("content", tooltip="The same content LoRA at the same strength as in the merge."),
-                ConceptSocket.Input("style", tooltip="The same style LoRA at the same strength as in the merge."),
-                io.Combo.Input(
-                    "masks",
-                    options=files.masks_names() or [NONE_SAVED],
-                    tooltip="A file saved with 'masks only' by Save Merged LoRA.",
-                ),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    tooltip="The checkpoint's CLIP. Needed only for LoRAs whose text encoder part is a DoRA, LoHa, "
-                    "LoKr or the like.",
-                ),
+                io.Model.Input("model"),
+                ConceptSocket.Input("content"),
+                ConceptSocket.Input("style"),
+                io.Combo.Input("masks", options=files.masks_names() or [NONE_SAVED]),
+                io.Clip.Input("clip", optional=True),
             ],
-            outputs=[MergedSocket.Output("merged", tooltip="To Apply, Save, Combine and Report.")],
+            outputs=[MergedSocket.Output("merged")],
         )
 
     @classmethod

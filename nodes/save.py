@@ -14,7 +14,7 @@ from ..duolora_core.merge.masks_file import save_masks
 from .host.files import MASKS_SUFFIX, save_numbered
 from .run.merge_result import MergeResult
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, MergedSocket
+from .ui.sockets import MergedSocket
 from .ui.widgets import strength_inputs
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -28,48 +28,18 @@ class SaveMergedLora(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "SaveMerged",
-            display_name="Save Merged LoRA",
-            category=CATEGORY,
-            description="Saves the merge as an ordinary LoRA that ComfyUI, A1111, Forge and diffusers load, "
-            "with its whole recipe in the metadata. It lands in the first loras folder; nothing is ever replaced.",
             search_aliases=["duolora", "save lora", "export lora"],
             is_output_node=True,
             inputs=[
-                MergedSocket.Input("merged", tooltip="From ZipRank Merge or Multi-Concept Combine."),
-                io.String.Input(
-                    "filename_prefix",
-                    default="duolora/merged",
-                    tooltip="Name in the loras folder; may name subfolders. A number is added: "
-                    "merged_00001.safetensors.",
-                ),
+                MergedSocket.Input("merged"),
+                io.String.Input("filename_prefix", default="duolora/merged"),
                 *strength_inputs(),
-                io.Combo.Input(
-                    "precision", options=list(DTYPES), default="fp16", tooltip="fp16 is what nearly all LoRA files use."
-                ),
-                io.Int.Input(
-                    "max_rank",
-                    default=0,
-                    min=0,
-                    max=1024,
-                    tooltip="Largest rank of a layer. 0 keeps every active component, exactly; a smaller rank makes a "
-                    "smaller file, and the error is shown.",
-                ),
-                io.Combo.Input(
-                    "what",
-                    options=[LORA, MASKS],
-                    default=LORA,
-                    tooltip="masks only: a file of about 0.4 MB from which Load Masks makes the merge again "
-                    "with both source LoRAs.",
-                ),
-                io.Boolean.Input(
-                    "for_diffusers",
-                    default=False,
-                    optional=True,
-                    tooltip="Leaves out changes of norms, biases and text embeddings, which few LoRAs have, and for "
-                    "which diffusers refuses the whole file. ComfyUI takes them.",
-                ),
+                io.Combo.Input("precision", options=list(DTYPES), default="fp16"),
+                io.Int.Input("max_rank", default=0, min=0, max=1024),
+                io.Combo.Input("what", options=[LORA, MASKS], default=LORA),
+                io.Boolean.Input("for_diffusers", default=False, optional=True),
             ],
-            outputs=[io.String.Output("lora_name", tooltip="The new file's name in the LoRA list.")],
+            outputs=[io.String.Output("lora_name")],
         )
 
     @classmethod

@@ -61,7 +61,7 @@ class ZipLora:
 
     def __call__(self, bench: Workbench, case: Case) -> Made:
         zipped = bench.zip_lora(case, self.config, self.axis)
-        return Made(lambda a, b: zipped.fold(content_strength=a, style_strength=b), zipped.parameters)
+        return Made(lambda a, b: zipped.fold(content_strength=a, style_strength=b), zipped.gates.values.numel())
 
 
 @dataclass(frozen=True)

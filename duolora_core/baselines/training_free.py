@@ -84,8 +84,8 @@ def null_space(pair: LoraPair, *, removed: float = 1 / 3) -> FoldedLora:
     """NP-LoRA (arXiv 2511.11051): the content LoRA's part in the style LoRA's input directions is removed, softly.
 
     ΔW = ΔW_s + ΔW_c (I - removed · V Vᵀ), exactly in low rank: down_c' = down_c - removed · (down_c V) Vᵀ, with
-    V (inputs, k) the right-singular vectors of the style where it is not zero. The paper's weight μ is removed = μ / (1 + μ): its plain
-    sum (μ = 0) is 0, its hard projection (μ = ∞) is 1, and its default μ = 0.5 is our 1/3.
+    V (inputs, k) the right-singular vectors of the style where it is not zero. The paper's weight μ is
+    removed = μ / (1 + μ): its plain sum (μ = 0) is 0, its hard projection (μ = ∞) is 1, its default μ = 0.5 is our 1/3.
 
     Args:
         removed: the share of that part that is taken away

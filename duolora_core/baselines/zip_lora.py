@@ -103,11 +103,6 @@ class ZippedLora(GatedLora):
         self.pair = pair
         self.axis = axis
 
-    @property
-    def parameters(self) -> int:
-        """How many numbers are trained."""
-        return self.gates.values.numel()
-
     def add(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
         """A layer's output for the input x, (batch, …), plus what both masked LoRAs change."""
         self._require_rows(name, x)

@@ -57,7 +57,7 @@ SITES = (
     Site("memory planning", _TRAININGS, f"{_DENOISER}:candidate_plans"),
     Site("memory planning", _TRAININGS, f"{_MEMORY}:require_whole"),
     Site("memory planning", _TRAININGS, f"{_DENOISER}:release"),
-    Site("attach", _TRAININGS, "pack:nodes.host.weights:_alias"),
+    Site("attach", _TRAININGS, "pack:nodes.host.weights:alias_of"),
     Site("attach", _TRAININGS, "pack:nodes.host.gradient_checkpointing:_checkpointing"),
     Site("attach", _TRAININGS, f"{_DENOISER}:HostDenoiser.__init__"),
     Site("attach", _TRAININGS, "torch.nn:Module.register_forward_hook"),

@@ -1,4 +1,6 @@
-"""Writes what the nodes are now into tests/host/schema.json, and their own words into locales/en/nodeDefs.json.
+"""Writes what the nodes are now into tests/host/schema.json, and an entry for each into locales/en/nodeDefs.json.
+
+What has no words yet is null there, to be filled in.
 
 PYTHONPATH=tests .venv/bin/python -m host.renew_schema
 """
