@@ -16,7 +16,7 @@ from .host import files
 from .run.load_lora import LoaderSettings, load_connected, load_file, load_stack
 from .run.loaded_lora import LoadedLora
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, ConceptSocket, LoraModelSocket, LoraStackSocket
+from .ui.sockets import ConceptSocket, LoraModelSocket, LoraStackSocket
 from .ui.widgets import strength_input, text_input
 
 FROM_SOCKET = "(connected LORA_MODEL)"
@@ -29,74 +29,23 @@ class _LoadConcept(io.ComfyNode):
 
     role: ClassVar[Literal["content", "style"]]
     example: ClassVar[str]
-    what: ClassVar[str]
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
             f"Load{cls.role.title()}",
-            display_name=f"Load {cls.role.title()} LoRA",
-            category=CATEGORY,
-            description=f"Reads the LoRA of {cls.what} in any common format, for ZipRank Merge and Baseline Merge.",
             search_aliases=["duolora", f"{cls.role} lora", "merge lora"],
             inputs=[
-                io.Combo.Input(
-                    "lora_name",
-                    options=[FROM_SOCKET, *files.lora_names(), FROM_STACK],
-                    tooltip=f"The LoRA file of {cls.what}. SDXL family: LoRA, LoCon, DoRA, LoHa, LoKr, OFT and the "
-                    "like, of kohya, diffusers, PEFT, LyCORIS, ComfyUI.",
-                ),
-                text_input(
-                    "prompt",
-                    "A whole prompt with which this LoRA alone paints well: its trigger words and what else "
-                    "is to be seen, the medium too. Left empty, the trigger words in the file are used, but bare words "
-                    "can merge much worse than a sentence.",
-                    placeholder=cls.example,
-                ),
-                strength_input(
-                    "strength",
-                    "The strength at which this LoRA is at its best alone. The merge learns from it at that strength.",
-                ),
-                LoraModelSocket.Input(
-                    "lora",
-                    optional=True,
-                    tooltip="A LoRA straight from Train LoRA. Choose '(connected LORA_MODEL)' above to use it.",
-                ),
-                io.Image.Input(
-                    "pictures",
-                    optional=True,
-                    tooltip=f"1 to 30 pictures of {cls.what}, best those that the LoRA was trained on. Without "
-                    "them the merge samples its own with this LoRA.",
-                ),
-                LoraStackSocket.Input(
-                    "lora_stack",
-                    optional=True,
-                    tooltip="The LoRAs of a stacker (Lora Manager, Efficiency, rgthree) with their strengths, which "
-                    "the strength here multiplies. Choose '(connected LORA_STACK)' above to use them. With several, "
-                    "write one line of prompt for each.",
-                ),
-                io.Int.Input(
-                    "adapter_rank",
-                    default=RANK_LIMIT,
-                    min=1,
-                    max=1024,
-                    optional=True,
-                    tooltip="Only for what is no plain LoRA (DoRA, LoHa, LoKr, OFT, full differences): the largest "
-                    "rank that each layer is given. The merge says how much is lost; more rank loses less.",
-                ),
-                ConceptSocket.Input(
-                    "others",
-                    optional=True,
-                    tooltip=f"More {cls.role} LoRAs, from another loader of this kind: all of them are merged "
-                    "together, each with its own prompt and pictures. A merge takes up to eight LoRAs.",
-                ),
+                io.Combo.Input("lora_name", options=[FROM_SOCKET, *files.lora_names(), FROM_STACK]),
+                text_input("prompt", placeholder=cls.example),
+                strength_input("strength"),
+                LoraModelSocket.Input("lora", optional=True),
+                io.Image.Input("pictures", optional=True),
+                LoraStackSocket.Input("lora_stack", optional=True),
+                io.Int.Input("adapter_rank", default=RANK_LIMIT, min=1, max=1024, optional=True),
+                ConceptSocket.Input("others", optional=True),
             ],
-            outputs=[
-                ConceptSocket.Output(cls.role, tooltip=f"To the {cls.role} input of ZipRank Merge or Baseline Merge."),
-                io.String.Output(
-                    "info", tooltip="What was found in the file: layers, ranks, trigger words, skipped keys."
-                ),
-            ],
+            outputs=[ConceptSocket.Output(cls.role), io.String.Output("info")],
         )
 
     @classmethod
@@ -150,10 +99,8 @@ class _LoadConcept(io.ComfyNode):
 class LoadContentLora(_LoadConcept):
     role = "content"
     example = "a photo of sks dog"
-    what = "a subject (a person, animal, object)"
 
 
 class LoadStyleLora(_LoadConcept):
     role = "style"
     example = "a watercolor painting in wtrclr style"
-    what = "a style"

@@ -10,7 +10,7 @@ from ..duolora_core.errors import SettingsError
 from ..duolora_core.merge.stack import MOST_LORAS
 from .run.merge_result import MergeResult
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, MergedSocket
+from .ui.sockets import MergedSocket
 from .ui.widgets import strength_input
 
 
@@ -21,26 +21,12 @@ class LoraStrengths(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "LoraStrengths",
-            display_name="LoRA Strengths",
-            category=CATEGORY,
-            description="Sets the strength of each LoRA in a merge by itself, for merges of several subjects or "
-            "styles. Nothing is trained again.",
             search_aliases=["duolora", "lora weight", "subject strength", "per-lora strength"],
             inputs=[
-                MergedSocket.Input("merged", tooltip="From ZipRank Merge, Load Masks or Multi-Concept Combine."),
-                *(
-                    strength_input(
-                        f"strength_{number}",
-                        f"How strongly LoRA number {number} of the merge shows: subjects first, then styles, each in "
-                        "the order of their loaders. 1 is as trained, 0 takes it out.",
-                    )
-                    for number in range(1, MOST_LORAS + 1)
-                ),
+                MergedSocket.Input("merged"),
+                *(strength_input(f"strength_{number}") for number in range(1, MOST_LORAS + 1)),
             ],
-            outputs=[
-                MergedSocket.Output("merged_out", display_name="merged", tooltip="To Apply, Save, Probe or Report."),
-                io.String.Output("info", tooltip="Which number is which LoRA, and at what strength it is now."),
-            ],
+            outputs=[MergedSocket.Output("merged_out", display_name="merged"), io.String.Output("info")],
         )
 
     @classmethod

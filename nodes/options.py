@@ -78,8 +78,6 @@ class MergeOptionsNode(io.ComfyNode):
                     optional=True,
                     options=list(get_args(Router)),
                     default=_DEFAULT.router,
-                    tooltip="Whether training starts behind a closed-form router (SSR-Merge, arXiv 2606.10617), which "
-                    "keeps each LoRA to what it meets on its own pictures. auto: where more than two LoRAs are merged.",
                 ),
             ],
             outputs=[OptionsSocket.Output("options")],
