@@ -47,7 +47,7 @@ class TrainOptionsNode(io.ComfyNode):
                 io.Int.Input("own_pictures_steps", default=_MADE.steps, min=1, max=100),
                 dial_input("own_pictures_cfg", _MADE.cfg, (1.0, 30.0, 0.5)),
                 text_input("negative_prompt"),
-                io.Int.Input("sample_every", default=_DEFAULT.sample_every, min=0, max=10000),
+                io.Int.Input("sample_every", default=_DEFAULT.run.sample_every, min=0, max=10000),
                 text_input("sample_prompt"),
                 io.Int.Input("micro_batch", default=_LEARNING.micro_batch, min=1, max=64),
                 memory_plan_input(),
