@@ -42,8 +42,8 @@ SITES = (
     Site("load files", _ALL, "pack:nodes.loaders:read_lora"),
     Site("load files", _MERGES, "pack:duolora_core.lora.read:read_tensors"),
     Site("load files", (USE,), "pack:nodes.masks:read_masks"),
-    Site("prepare", _ALL, "pack:nodes.run.pair:unet_layout"),
-    Site("prepare", _TRAININGS, "pack:nodes.run.pair:match_to_model"),
+    Site("prepare", _ALL, "pack:nodes.run.placed:unet_layout"),
+    Site("prepare", _TRAININGS, "pack:nodes.run.placed:match_to_model"),
     Site("prepare", _MERGES, "pack:duolora_core.lora.low_rank:LowRank.svd_basis"),  # in a thread of a pool
     Site("prepare", _MERGES, "pack:nodes.run.merge:starting_gates"),
     Site("text encodings", _TRAININGS, "comfy.sd:load_lora_for_models"),

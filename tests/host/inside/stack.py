@@ -38,7 +38,9 @@ def loras() -> Generator[Path, None, None]:
 
 def loaded(stack: Any) -> list[tuple[Any, ...]]:
     """At twice its strengths."""
-    found = of_the_pack("nodes.run.loaded_stack").loaded_stack(stack, "style", strength=2.0)
+    loader = of_the_pack("nodes.run.load_lora")
+    settings = loader.LoaderSettings("style", "", 2.0, 64, "an ink wash")
+    found = [lora for lora, _ in loader.load_stack(stack, settings, None)]
     assert all(each.role == "style" and each.pictures is None for each in found)
     return [(each.file.name, each.strength, each.text_strength, each.prompt) for each in found]
 
@@ -58,11 +60,11 @@ def check_every_lora_of_a_stack_is_loaded_with_its_strengths() -> None:
         stack = [(DOG, 0.5, 0.25), ("None", 1.0, 1.0), (INK.replace("/", "\\"), -1.0, 0.0), ("", 1, 1)]
         assert loaded(stack) == [(DOG, 1.0, 0.5, "a sks dog"), ("ink.v2.safetensors", -2.0, 0.0, "ink, wash")]
         assert loaded([("sub/ink.v2", 1, 1), (DOG, 1, 1), (DOG, 1, 1)]) == [ink, dog, dog]
-        assert loaded([]) == []
 
 
 def check_what_is_wrong_with_a_stack_is_named() -> None:
     with loras():
+        assert "is empty" in refused([("None", 1, 1)])
         gone = refused([(DOG, 1, 1), ("gone.safetensors", 1, 1)])
         assert "LORA_STACK names gone.safetensors, which is not in the loras folders" in gone
         assert "not in the loras folders" in refused([("../../secret.safetensors", 1, 1)])
