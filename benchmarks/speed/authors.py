@@ -15,6 +15,7 @@ from benchmarks.speed.dense import DenseLoras, Losses, Passes
 from duolora_core import Gates, LoraPair, MergeConfig, Picture
 from duolora_core.merge.losses import layer_prior_loss
 from duolora_core.merge.roles import Role
+from duolora_core.model.denoiser import add_noise
 
 
 class RankMaskedLoras(DenseLoras):
