@@ -2,7 +2,8 @@
 
 The files in reading order:
 
-- what comes in: `options`, `loaded_lora`, `lora_stack`, `pair`, `merge_inputs`, `training_inputs`
+- what comes in: `options`, `loaded_lora`, `lora_stack`, `loaded_stack`, `pair`, `merge_inputs`,
+  `training_inputs`
 - the runs: `merge`, `baseline`, `train_lora`; `trained_gates` remembers the last merges
 - resuming them: `checkpoint`, `merge_checkpoint`, `lora_checkpoint`
 - what is seen meanwhile: `preview_sampling`, `progress`
