@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from benchmarks.ldm_unet import UNet
-from checkpoint_files import lie
 from duolora_core.checkpoint.file import read_checkpoint, write_checkpoint
 from duolora_core.checkpoint.state import Checkpoint
 from duolora_core.errors import DuoLoraError
@@ -76,34 +72,10 @@ def test_everything_comes_back_as_it_was(kept: Checkpoint, tmp_path: Path) -> No
         assert len(back.pictures[whose]) == len(latents)
 
 
-@pytest.mark.parametrize("what", ["key", "steps", "loras", "cut", "bit"])
-def test_another_training_or_a_damaged_file_is_refused(kept: Checkpoint, what: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["steps", "loras"])
+def test_another_training_is_refused(kept: Checkpoint, what: str, tmp_path: Path) -> None:
+    """What a file itself may be wrong in is tested with that of a merge; it is the same format."""
     path = write_checkpoint(tmp_path / "kept.safetensors", kept, KEY)
-    data = path.read_bytes()
-    if what in ("cut", "bit"):
-        path.write_bytes(data[:-1] if what == "cut" else data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
-    loras = grown(columns=True) if what == "loras" else grown()
+    start = Checkpoint(0, lora_tensors(grown(columns=what == "loras")))
     with pytest.raises(DuoLoraError, match=r"kept\.safetensors cannot be resumed from"):
-        read_checkpoint(
-            path, "b" * 64 if what == "key" else KEY, Checkpoint(0, lora_tensors(loras)), 1 if what == "steps" else 3
-        )
-
-
-LIES: dict[str, tuple[str, dict[str, Tensor], dict[str, Any]]] = {
-    "a loss that is not finite": ("not finite", {"losses": torch.full((2, 2), math.nan, dtype=torch.float64)}, {}),
-    "too few losses": ("its curves", {"losses": torch.ones(2, 1, dtype=torch.float64)}, {}),
-    "one more tensor": ("not whole", {"more": torch.ones(1)}, {}),
-    "no latent": ("not latents", {"pictures/0": torch.ones(3)}, {}),
-    "a later step": ("its curves", {}, {"step": 3}),
-    "no picture": ("not whole", {}, {"pictures": {"pictures": 0, "class_pictures": 1}}),
-    "a term twice": ("its curves", {}, {"terms": ["total", "total"]}),
-}
-
-
-@pytest.mark.parametrize("told", list(LIES))
-def test_a_file_that_lies_with_a_right_checksum_is_refused(kept: Checkpoint, told: str, tmp_path: Path) -> None:
-    path = write_checkpoint(tmp_path / "kept.safetensors", kept, KEY)
-    reason, tensors, says = LIES[told]
-    lie(path, tensors, says)
-    with pytest.raises(DuoLoraError, match=rf"kept\.safetensors cannot be resumed from .*{reason}"):
-        read_checkpoint(path, KEY, Checkpoint(0, lora_tensors(grown())), steps=5)
+        read_checkpoint(path, KEY, start, steps=1 if what == "steps" else 3)
