@@ -28,7 +28,7 @@ HOSTS = find_hosts()
 GRAPHS: pytest.StashKey[Counter[str]] = pytest.StashKey()
 DIFFERENCES: pytest.StashKey[dict[str, list[int]]] = pytest.StashKey()
 
-collect_ignore = ["fixtures_pack", "tiny_checkpoint.py"]
+collect_ignore = ["fixtures_pack", "inside", "tiny_checkpoint.py"]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from host.comfy_host import ComfyServer, GraphFailed
 from host.graphs import Graph, node
-from host.hosts import Host
 from host.lora_samples import Layer, attention_linears, make_lora, text_layers
 from host.merge_graphs import models_only
 from host.narrow import narrowed
@@ -149,18 +147,3 @@ def test_save_tells_what_diffusers_refuses_and_leaves_it_out(server: ComfyServer
     assert {f"{NORM}.diff", f"{TOKENS}.lora_up.weight"} <= saved["whole"].keys()
     assert saved["plain"].keys() < saved["whole"].keys()
     assert not [key for key in saved["plain"] if key.startswith("text_encoders.") or ".diff" in key]
-
-
-def test_the_checkpoints_own_weights_are_those_before_any_patch(host: Host) -> None:
-    """In float32, dequantised by the layer itself, also while a patch is in force; None where there is nothing."""
-    here = Path(__file__).resolve().parent
-    found = host.ask(here / "base_weights_inside.py", "--pack", here.parents[1])
-    assert found == {
-        "in force": ["torch.float16", 7.0],
-        "plain": ["torch.float32", 2.0],
-        "plain.bias": ["torch.float32", 3.0],
-        "bare": ["torch.float32", 2.0],
-        "bare.bias": None,
-        "scaled": ["torch.float32", 2.0],
-        "missing": None,
-    }
