@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.shapes_world.model import ShapesModel, load_model, save_model
+from benchmarks.shapes_world.model import ShapesModel, load_model
+from benchmarks.word_model import save_model
 from host.checkpoint_cache import tiny_checkpoint
 from host.comfy_host import ComfyServer
 from host.graphs import NARROW
@@ -95,7 +96,7 @@ def checkpoint_v_ztsnr(host: Host, server: ComfyServer) -> str:
 def loras(server: ComfyServer, layers: list[Layer]) -> None:
     """A content LoRA (kohya, attention and text encoders, rank 8) and a style LoRA (diffusers, all layers, rank 4)."""
     make_lora(server.loras / CONTENT, attention_linears(layers), rank=8, alpha=4, te_layers=text_layers())
-    make_lora(server.loras / STYLE, layers, "diffusers", rank=4, seed=5, dtype=torch.bfloat16)
+    make_lora(server.loras / STYLE, layers, diffusers=True, rank=4, seed=5, dtype=torch.bfloat16)
 
 
 @pytest.fixture(scope="session")

@@ -28,4 +28,4 @@ def make_narrow_loras(folder: Path, layers: list[Layer]) -> None:
     """A content and a style LoRA for it, of the kinds that the fixture `loras` makes; from the wide model's layers."""
     layers = narrowed(layers)
     make_lora(folder / CONTENT, attention_linears(layers), rank=8, alpha=4, te_layers=text_layers())
-    make_lora(folder / STYLE, layers, "diffusers", rank=4, seed=5, dtype=torch.bfloat16)
+    make_lora(folder / STYLE, layers, diffusers=True, rank=4, seed=5, dtype=torch.bfloat16)

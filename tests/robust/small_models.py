@@ -24,7 +24,7 @@ def give_models(host: Host, base: Path, narrow: bool) -> None:
         layers = narrowed(layers)
     loras = base / "models" / "loras"
     make_lora(loras / CONTENT, attention_linears(layers), rank=8, alpha=4, te_layers=text_layers())
-    make_lora(loras / STYLE, layers, "diffusers", rank=4, seed=5)
+    make_lora(loras / STYLE, layers, diffusers=True, rank=4, seed=5)
 
 
 def loader(narrow: bool) -> dict[str, Any]:
