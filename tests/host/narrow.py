@@ -11,7 +11,10 @@ from pathlib import Path
 
 import torch
 
-from host.lora_samples import Layer, attention_linears, make_lora, text_layers
+from host.checkpoint_cache import tiny_checkpoint
+from host.graphs import NARROW
+from host.hosts import Host
+from host.lora_samples import Layer, attention_linears, load_layers, make_lora, text_layers
 
 CONTENT, STYLE = "narrow_content.safetensors", "narrow_style.safetensors"
 """The LoRA files that the fixture `narrow` makes."""
@@ -29,3 +32,10 @@ def make_narrow_loras(folder: Path, layers: list[Layer]) -> None:
     layers = narrowed(layers)
     make_lora(folder / CONTENT, attention_linears(layers), rank=8, alpha=4, te_layers=text_layers())
     make_lora(folder / STYLE, layers, diffusers=True, rank=4, seed=5, dtype=torch.bfloat16)
+
+
+def give_narrow_model(host: Host, base: Path) -> None:
+    """Puts the narrow model and two LoRAs for it into a base directory."""
+    wide = tiny_checkpoint(host, "vega")
+    (base / "models" / "checkpoints" / NARROW).symlink_to(wide)
+    make_narrow_loras(base / "models" / "loras", load_layers(wide.with_suffix(".layers.json")))

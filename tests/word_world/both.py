@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -19,6 +20,7 @@ from benchmarks.shapes_world import model as shapes
 from benchmarks.shapes_world.render import render
 from benchmarks.shapes_world.sample import sample as shapes_sample
 from benchmarks.word_model import WordModel
+from benchmarks.word_sampling import sample_latents
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class World:
 
     Attributes:
         prompts: four, of whole prompts and parts of them, and the empty one
+        tables: the words of each kind, in the order of a prompt's
         novel: the label of a novel content
         pictures: so many, each of another prompt
     """
@@ -37,9 +40,24 @@ class World:
     pictures: Callable[[int], tuple[Tensor, list[Any]]]
     novel: int
     novel_word: str
+    tables: Sequence[Sequence[str]]
     module: ModuleType
     concepts: ModuleType
     sample: Callable[..., Tensor]
+
+    def prompt(self, text: str) -> Any:
+        """What the benchmarks take for the words of a prompt."""
+        words = re.findall(r"\w+", text)
+        found = [[label for label, name in enumerate(table) if name in words] for table in self.tables]
+        return type(self.prompts[0])(*(labels[0] if labels else None for labels in found))
+
+    def sampled_latents(
+        self, model: Callable[..., Tensor], text: str, seed: int, count: int, steps: int, cfg: float
+    ) -> Tensor:
+        """(count, channels, 16, 16), what the world's own sampler decodes."""
+        shape = count, self.module.CONFIG.in_channels, 16, 16
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        return sample_latents(model, [self.prompt(text)] * count, noise, steps, cfg, empty=self.prompt(""))
 
 
 def _shapes_pictures(count: int) -> tuple[Tensor, list[Any]]:
@@ -52,7 +70,7 @@ def _art_pictures(count: int) -> tuple[Tensor, list[Any]]:
     return truths(prompts), prompts
 
 
-WORLDS = (
+SHAPES, ART = (
     World(
         "shapes",
         shapes.ShapesModel,
@@ -60,6 +78,7 @@ WORLDS = (
         _shapes_pictures,
         14,
         "sks1",
+        [[entry.name for entry in table] for table in (shapes.CONTENTS, shapes.STYLES)],
         shapes,
         shapes_concepts,
         shapes_sample,
@@ -71,8 +90,10 @@ WORLDS = (
         _art_pictures,
         len(art.CONTENTS) - 1,
         "sks16",
+        [*([entry.name for entry in table] for table in (art.CONTENTS, art.STYLES)), [*art.BACKGROUNDS]],
         art,
         art_concepts,
         art_sample,
     ),
 )
+WORLDS = SHAPES, ART
