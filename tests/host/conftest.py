@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -26,8 +24,6 @@ from random_world import random_world
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 HOSTS = find_hosts()
-GRAPHS: pytest.StashKey[Counter[str]] = pytest.StashKey()
-DIFFERENCES: pytest.StashKey[dict[str, list[int]]] = pytest.StashKey()
 
 collect_ignore = ["fixtures_pack", "inside", "tiny_checkpoint.py"]
 
@@ -62,12 +58,11 @@ def layers(checkpoint_file: Path) -> list[Layer]:
 
 
 @pytest.fixture(scope="session")
-def server(host: Host, request: pytest.FixtureRequest) -> Iterator[ComfyServer]:
+def server(host: Host) -> Iterator[ComfyServer]:
     """A running server with this pack and the test-only nodes."""
     previews = ("--preview-method", "latent2rgb")
     with ComfyServer(host, pack_root=ROOT, fixtures_pack=HERE / "fixtures_pack", flags=previews) as running:
         yield running
-        request.config.stash.setdefault(GRAPHS, Counter())[host.version] += running.graphs_run
 
 
 @pytest.fixture(scope="session")
@@ -119,39 +114,3 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(weights: Path) -> ShapesModel:
     """The benchmarks' model with these weights."""
     return load_model(weights)
-
-
-@pytest.fixture
-def largest_difference(host: Host, request: pytest.FixtureRequest) -> Callable[[int], None]:
-    """Notes a pixel difference for the summary after the tests."""
-    differences: dict[str, list[int]] = request.config.stash.setdefault(DIFFERENCES, {})
-    return differences.setdefault(host.version, []).append
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A process of pytest-xdist hands over what the summary tells."""
-    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
-    if output is not None:
-        output["hosts"] = [dict(session.config.stash.get(GRAPHS, Counter())), session.config.stash.get(DIFFERENCES, {})]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Takes it."""
-    graphs, differences = getattr(node, "workeroutput", {}).get("hosts", ({}, {}))
-    node.config.stash.setdefault(GRAPHS, Counter()).update(graphs)
-    for version, each in differences.items():
-        node.config.stash.setdefault(DIFFERENCES, {}).setdefault(version, []).extend(each)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints, per host, how many graphs ran and how far a reloaded file was from the applied merge."""
-    graphs = config.stash.get(GRAPHS, Counter[str]())
-    differences = config.stash.get(DIFFERENCES, {})
-    for version, count in graphs.items():
-        largest = max(differences.get(version, []), default=None)
-        shown = "not measured" if largest is None else f"{largest} of 255"
-        terminalreporter.write_line(
-            f"ComfyUI {version}: {count} graphs run, largest pixel difference between Apply and the reloaded "
-            f"file: {shown}"
-        )
