@@ -5,9 +5,7 @@ python checks_inside.py --host PATH --pack PATH
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import json
 import sys
 import traceback
 from pathlib import Path
@@ -16,11 +14,7 @@ import inside_host  # beside this file, which is a script
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--host", type=Path, required=True)
-    parser.add_argument("--pack", type=Path, required=True)
-    wanted = parser.parse_args()
-    inside_host.enter(wanted.host)
+    wanted = inside_host.entered("pack")
     sys.path.append(str(wanted.pack))  # for the benchmarks; behind the host, whose `nodes` it would hide
     inside_host.load_pack(wanted.pack)
     found: dict[str, str] = {}
@@ -29,7 +23,7 @@ def main() -> None:
         for name, check in vars(module).items():
             if name.startswith("check_"):
                 found[f"{path.stem}.{name}"] = failure(check)
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
+    inside_host.tell(found)
 
 
 def failure(check: object) -> str:

@@ -24,13 +24,24 @@ DEPTHS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
+    wanted = entered("pack")
+    load_pack(wanted.pack)
+    tell(catalogue())
+
+
+def entered(*paths: str) -> argparse.Namespace:
+    """A script's arguments, --host and these paths; the host can be imported then."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--host", type=Path, required=True)
-    parser.add_argument("--pack", type=Path, required=True)
+    for name in ("host", *paths):
+        parser.add_argument(f"--{name}", type=Path, required=True)
     wanted = parser.parse_args()
     enter(wanted.host)
-    load_pack(wanted.pack)
-    sys.stdout.write("\n" + json.dumps(catalogue()) + "\n")
+    return wanted
+
+
+def tell(found: object) -> None:
+    """The last line of a script's output, which `Host.ask` reads."""
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
 
 
 def enter(host: Path) -> None:
