@@ -48,7 +48,7 @@ def host(request: pytest.FixtureRequest) -> Host:
 @pytest.fixture(scope="session")
 def checkpoint_file(host: Host) -> Path:
     """The tiny noise-predicting checkpoint on disk."""
-    return tiny_checkpoint(host, "vega")
+    return tiny_checkpoint(host)
 
 
 @pytest.fixture(scope="session")
@@ -72,19 +72,23 @@ def checkpoint(server: ComfyServer, checkpoint_file: Path) -> str:
     return "vega.safetensors"
 
 
+def marked(server: ComfyServer, checkpoint_file: Path, *marks: str) -> str:
+    """The tiny checkpoint with keys by which a loader knows what a model predicts."""
+    name = f"vega_{'_'.join(marks)}.safetensors"
+    save_file(load_file(checkpoint_file) | {mark: torch.zeros(1) for mark in marks}, server.checkpoints / name)
+    return name
+
+
 @pytest.fixture(scope="session")
-def checkpoint_v(host: Host, server: ComfyServer) -> str:
+def checkpoint_v(server: ComfyServer, checkpoint_file: Path) -> str:
     """The same for a v-predicting checkpoint."""
-    (server.checkpoints / "vega_v.safetensors").symlink_to(tiny_checkpoint(host, "vega_v"))
-    return "vega_v.safetensors"
+    return marked(server, checkpoint_file, "v_pred")
 
 
 @pytest.fixture(scope="session")
-def checkpoint_v_ztsnr(host: Host, server: ComfyServer) -> str:
+def checkpoint_v_ztsnr(server: ComfyServer, checkpoint_file: Path) -> str:
     """The same for a v-predicting checkpoint with zero terminal SNR."""
-    marked = load_file(tiny_checkpoint(host, "vega_v")) | {"ztsnr": torch.zeros(1)}
-    save_file(marked, server.checkpoints / "vega_v_ztsnr.safetensors")
-    return "vega_v_ztsnr.safetensors"
+    return marked(server, checkpoint_file, "v_pred", "ztsnr")
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,6 @@ def make_narrow_loras(folder: Path, layers: list[Layer]) -> None:
 
 def give_narrow_model(host: Host, base: Path) -> None:
     """Puts the narrow model and two LoRAs for it into a base directory."""
-    wide = tiny_checkpoint(host, "vega")
+    wide = tiny_checkpoint(host)
     (base / "models" / "checkpoints" / NARROW).symlink_to(wide)
     make_narrow_loras(base / "models" / "loras", load_layers(wide.with_suffix(".layers.json")))
