@@ -54,7 +54,7 @@ test-card: $(STAMP) ## Let every flow run on a pretended card in each ComfyUI, u
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m host.card
 
 test-full: $(STAMP) ## One merge on SDXL at its real size in a real ComfyUI: seconds and memory node by node, 10 to 20 minutes
-	PYTHONPATH=.:tests $(BIN)/python -m host.full
+	PYTHONPATH=.:tests $(BIN)/python -m benchmarks.real_size
 
 test-files: $(STAMP) ## Read LoRA files as trainers write them, and compare with theirs and ComfyUI's values, under 6 minutes
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m wild_loras

@@ -16,11 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.word_concepts import Kind
 from benchmarks.workers import side_by_side
 
 from .calibration import Alone, alone, base_accuracies
 from .cases import cases
-from .concepts import Kind, novel_concepts
+from .concepts import novel_concepts
 from .judging import summarise
 from .methods import METHODS, OURS, ZIPLORA
 from .names import SPLITS, Split

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from benchmarks.ldm_unet import SDXL, UNet, layer_shapes
+from benchmarks.word_concepts import Kind
 from duolora_core.report import picture_grid
 
 from .calibration import Alone
-from .concepts import Kind
 from .judging import summarise
 from .methods import OURS
 from .names import CONTENTS, STYLES, Split

@@ -94,7 +94,9 @@ WAYS: Mapping[str, Way] = {
 
 def together(split: Split, pictures: int, draws: int = 4, counts: Sequence[int] = COUNTS) -> list[Together]:
     """All ways, over as many draws of concepts as the split has of either kind; `pictures` for each concept."""
-    asked = [(split, kind, draw, tuple(counts), pictures) for draw in range(draws) for kind in ("content", "style")]
+    asked: list[tuple[Split, str, int, tuple[int, ...], int]] = [
+        (split, kind, draw, tuple(counts), pictures) for draw in range(draws) for kind in ("content", "style")
+    ]
     verdicts: dict[tuple[str, int, str], list[Verdict]] = {}
     for _, found in side_by_side(_drawn, asked):
         for key, some in found.items():

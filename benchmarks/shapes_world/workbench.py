@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from benchmarks.word_concepts import Kind
 from duolora_core import (
     LoraPair,
     LoraStack,
@@ -31,7 +32,7 @@ from duolora_core.merge.stack import Basis
 
 from .applied import applied
 from .cases import Case
-from .concepts import Kind, concept_pictures, load_concept, read_concept
+from .concepts import concept_pictures, load_concept, read_concept
 from .model import Prompt, ShapesDenoiser, ShapesModel, encode_picture, load_model
 from .names import CONTENTS, STYLES, labels
 from .oracle import Oracle, load_oracle

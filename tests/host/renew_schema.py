@@ -21,7 +21,7 @@ ENGLISH = ROOT / "locales" / "en" / "nodeDefs.json"
 
 def catalogue(host: Host, pack: Path = ROOT) -> dict[str, Any]:
     """{"schema": as in schema.json, "words": as in nodeDefs.json} of the pack in this ComfyUI."""
-    return host.ask(Path(__file__).with_name("inside_host.py"), "--pack", pack, "--what", "catalogue")
+    return host.ask(Path(__file__).with_name("inside_host.py"), "--pack", pack)
 
 
 def main() -> None:

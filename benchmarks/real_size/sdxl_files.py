@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "host"))
 
-import inside_host  # in the folder above, beside the host's other scripts
+import inside_host  # beside the host's other scripts
 
 RANKS = {"content": 64, "style": 32}
 GAIN = 0.15

@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
+from benchmarks.real_size.files import sdxl_files
+from benchmarks.real_size.graphs import CHECKPOINT, CONTENT, STYLE, core_graph, merge_graph
+from benchmarks.real_size.watch import Watch, available
 from host.comfy_host import ComfyServer, History
-from host.full.files import sdxl_files
-from host.full.graphs import CHECKPOINT, CONTENT, STYLE, core_graph, merge_graph
-from host.full.watch import Watch, available
 from host.graphs import Graph
 from host.hosts import HOW_TO_ENABLE, Host, find_hosts
 from host.merge_graphs import with_defaults
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ("--fp16-unet",)
 NEEDED = {"SDXL": 19.0, "SEGMIND_VEGA": 11.0}
 """GB of memory that must be available, by model."""

@@ -11,7 +11,7 @@ from filelock import FileLock
 from host.hosts import Host
 
 HERE = Path(__file__).resolve().parent
-CACHE = HERE.parents[2] / ".cache" / "full"
+CACHE = HERE.parents[1] / ".cache" / "full"
 ON_DISK = 10.0
 """GB that must be free to build them: checkpoint and LoRAs have 7.7, the saved merge 0.7."""
 

@@ -1,32 +1,27 @@
-"""A narrow SDXL of the host's own class, and a training's forwards on it, for the scripts about its arithmetic."""
+"""A narrow SDXL of the host's own class, and a training's forwards on it."""
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import comfy.model_patcher
+import comfy.supported_models
 import torch
+from inside_host import of_the_pack
 from torch import Tensor
 
-UNET_CONFIG: dict[str, Any] = json.loads((Path(__file__).parent / "fixtures_pack" / "unet.json").read_bytes())
+UNET_CONFIG: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures_pack" / "unet.json").read_bytes())
 UNET_CONFIG.update({"model_channels": 32, "num_head_channels": 32})
 CPU = torch.device("cpu")
 FP8 = torch.float8_e4m3fn
 
 
-def of_the_pack(module: str) -> Any:
-    return importlib.import_module(f"duolora_pack.{module}")
-
-
 def sdxl(dtype: torch.dtype, compute: torch.dtype | None, state: dict[str, Tensor], operations: Any = None) -> Any:
     """A narrow SDXL of the host's own class, held in `dtype`, in the patcher of a loader that does not stream."""
-    import comfy.model_patcher
-    import comfy.supported_models
-
     config = comfy.supported_models.SDXL(UNET_CONFIG)
     config.unet_config["num_head_channels"] = UNET_CONFIG["num_head_channels"]  # the class sets SDXL's own
     config.set_inference_dtype(dtype, compute)
