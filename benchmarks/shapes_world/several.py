@@ -61,8 +61,8 @@ def stacked_weaker(bench: Workbench, contents: Labels, styles: Labels) -> Merged
 
 def routed(bench: Workbench, contents: Labels, styles: Labels) -> MergedLora:
     """SSR-Merge's router over the stack, without training."""
-    pictures = bench.stack_pictures(contents, styles)
-    stack = with_router(bench.denoiser, bench.stack(contents, styles), *pictures, MergeConfig(router="on"))
+    content, style = bench.stack_pictures(contents, styles)
+    stack = with_router(bench.denoiser, bench.stack(contents, styles), content, style, MergeConfig(router="on"))
     return make_merged(stack, open_gates(stack))
 
 
