@@ -64,40 +64,17 @@ class TrainConceptLora(io.ComfyNode):
         cls, pictures: list[Tensor], class_pictures: list[Tensor] | None = None, **inputs: list[Any]
     ) -> io.NodeOutput:
         more = [batch for name in MORE_PICTURES for batch in inputs.pop(name, [])]
-        return cls._train(
-            [*pictures, *more], class_pictures or [], **{name: given[0] for name, given in inputs.items()}
-        )
-
-    @classmethod
-    def _train(
-        cls,
-        pictures: list[Tensor],
-        class_pictures: list[Tensor],
-        *,
-        model: Any,
-        clip: Any,
-        vae: Any,
-        role: Trained,
-        prompt: str,
-        steps: int,
-        rank: int,
-        learning_rate: float,
-        batch_size: int,
-        seed: int,
-        resolution: int,
-        class_prompt: str,
-        prior_weight: float,
-        options: TrainOptions | None = None,
-    ) -> io.NodeOutput:
-        options = options or TrainOptions()
+        given = {name: values[0] for name, values in inputs.items()}
+        options: TrainOptions = given.get("options") or TrainOptions()
         config = replace(
             options.learning,
-            steps=steps,
-            learning_rate=learning_rate,
-            batch=batch_size,
-            seed=seed,
-            prior_weight=prior_weight,
+            steps=given["steps"],
+            learning_rate=given["learning_rate"],
+            batch=given["batch_size"],
+            seed=given["seed"],
+            prior_weight=given["prior_weight"],
         )
-        task = ConceptTask(role, pictures, prompt.strip(), class_pictures, class_prompt.strip())
-        inputs = TrainingInputs(model, clip, vae, resolution, options)
-        return node_output(train_concept(inputs, task, replace(options.form, rank=rank), config))
+        prompt, class_prompt = given["prompt"].strip(), given["class_prompt"].strip()
+        task = ConceptTask(given["role"], [*pictures, *more], prompt, class_pictures or [], class_prompt)
+        model = TrainingInputs(given["model"], given["clip"], given["vae"], given["resolution"], options)
+        return node_output(train_concept(model, task, replace(options.form, rank=given["rank"]), config))

@@ -16,8 +16,8 @@ from .ui.widgets import PLANNED, compute_input, dial_input, memory_plan_input, r
 
 _DEFAULT = TrainOptions()
 _LEARNING, _UNZIP, _MADE = _DEFAULT.learning, _DEFAULT.unzip, _DEFAULT.sampled_images
-_RATE = 1.0, (0.0, 100.0, 0.05)
-"""A factor on the learning rate: default and range."""
+_RATES = ("feed_forward", "projection", "convolution", "content_blocks", "style_blocks")
+_UNZIP_INPUTS = ("separate_prompts", "separate_columns", "separate_blocks", "orthogonality", "column_share")
 
 
 class TrainOptionsNode(io.ComfyNode):
@@ -36,11 +36,7 @@ class TrainOptionsNode(io.ComfyNode):
                 io.Combo.Input("schedule", options=list(get_args(Schedule)), default=_LEARNING.schedule),
                 io.Int.Input("warmup_steps", default=_LEARNING.warmup, min=0, max=10000),
                 dial_input("min_snr_gamma", 0.0, (0.0, 100.0, 0.5)),
-                dial_input("feed_forward_rate", *_RATE),
-                dial_input("projection_rate", *_RATE),
-                dial_input("convolution_rate", *_RATE),
-                dial_input("content_blocks_rate", *_RATE),
-                dial_input("style_blocks_rate", *_RATE),
+                *(dial_input(f"{part}_rate", 1.0, (0.0, 100.0, 0.05)) for part in _RATES),
                 dial_input("lowest_strength", _LEARNING.strengths[0], (0.0, 10.0, 0.05)),
                 dial_input("highest_strength", _LEARNING.strengths[1], (0.0, 10.0, 0.05)),
                 io.Int.Input("own_pictures", default=_MADE.count, min=1, max=200),
@@ -64,63 +60,29 @@ class TrainOptionsNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        coverage: TargetModules,
-        lora_alpha: float,
-        weight_decay: float,
-        max_grad_norm: float,
-        schedule: Schedule,
-        warmup_steps: int,
-        min_snr_gamma: float,
-        feed_forward_rate: float,
-        projection_rate: float,
-        convolution_rate: float,
-        content_blocks_rate: float,
-        style_blocks_rate: float,
-        lowest_strength: float,
-        highest_strength: float,
-        own_pictures: int,
-        own_pictures_steps: int,
-        own_pictures_cfg: float,
-        negative_prompt: str,
-        sample_every: int,
-        sample_prompt: str,
-        micro_batch: int,
-        memory_plan: str,
-        gradient_checkpointing: bool,
-        compute_dtype: str,
-        resume: bool,
-        **unzip: Any,
-    ) -> io.NodeOutput:
-        rates = Rates(
-            feed_forward=feed_forward_rate,
-            projection=projection_rate,
-            convolution=convolution_rate,
-            content_blocks=content_blocks_rate,
-            style_blocks=style_blocks_rate,
-        )
+    def execute(cls, **given: Any) -> io.NodeOutput:
         learning = TrainConfig(
-            steps=max(1, warmup_steps),  # until the trainer says how many
-            weight_decay=weight_decay,
-            clip=max_grad_norm,
-            rates=rates,
-            micro_batch=micro_batch,
-            schedule=schedule,
-            warmup=warmup_steps,
-            min_snr_gamma=min_snr_gamma or None,
-            strengths=(lowest_strength, highest_strength),
+            steps=max(1, given["warmup_steps"]),  # until the trainer says how many
+            weight_decay=given["weight_decay"],
+            clip=given["max_grad_norm"],
+            rates=Rates(**{part: given[f"{part}_rate"] for part in _RATES}),
+            micro_batch=given["micro_batch"],
+            schedule=given["schedule"],
+            warmup=given["warmup_steps"],
+            min_snr_gamma=given["min_snr_gamma"] or None,
+            strengths=(given["lowest_strength"], given["highest_strength"]),
         )
+        own = given["own_pictures"], given["own_pictures_steps"], given["own_pictures_cfg"]
         return io.NodeOutput(
             TrainOptions(
-                form=LoraConfig(alpha=lora_alpha or None, coverage=coverage),
+                form=LoraConfig(alpha=given["lora_alpha"] or None, coverage=given["coverage"]),
                 learning=learning,
-                unzip=UnzipConfig(**unzip),
-                compute=compute_dtype,
-                checkpointing=None if memory_plan == PLANNED else gradient_checkpointing,
-                sampled_images=SampledImages(own_pictures, own_pictures_steps, own_pictures_cfg, negative_prompt),
-                sample_every=sample_every,
-                sample_prompt=sample_prompt.strip(),
-                resume=resume,
+                unzip=UnzipConfig(**{name: given[name] for name in _UNZIP_INPUTS}),
+                compute=given["compute_dtype"],
+                checkpointing=None if given["memory_plan"] == PLANNED else given["gradient_checkpointing"],
+                sampled_images=SampledImages(*own, given["negative_prompt"]),
+                sample_every=given["sample_every"],
+                sample_prompt=given["sample_prompt"].strip(),
+                resume=given["resume"],
             )
         )
