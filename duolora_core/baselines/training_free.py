@@ -33,8 +33,8 @@ def with_layers(pair: LoraPair, content: Mapping[str, LowRank], style: Mapping[s
     """The pair with other UNet layers; text encoders and offsets stay."""
     return replace(
         pair,
-        content_lora=replace(pair.content_lora, layers=content),
-        style_lora=replace(pair.style_lora, layers=style),
+        contents=(replace(pair.content_lora, layers=content),),
+        styles=(replace(pair.style_lora, layers=style),),
     )
 
 
@@ -60,8 +60,8 @@ def block_split(pair: LoraPair) -> FoldedLora:
     roles = layer_roles(pair.layout, f"{B_LORA_CONTENT_BLOCK}=content, {B_LORA_STYLE_BLOCK}=style")
     split = replace(
         pair,
-        content_lora=_only(pair.content_lora, "content", roles),
-        style_lora=_only(pair.style_lora, "style", roles),
+        contents=(_only(pair.content_lora, "content", roles),),
+        styles=(_only(pair.style_lora, "style", roles),),
     )
     for lora, block in ((split.content_lora, B_LORA_CONTENT_BLOCK), (split.style_lora, B_LORA_STYLE_BLOCK)):
         if not lora.layers:
