@@ -7,10 +7,11 @@ MUST_RUN ?= -p must_run
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+UNIT := tests --ignore=tests/host --ignore=tests/browser -n auto --dist loadfile
 REQUIREMENTS := requirements.txt requirements-dev.txt constraints-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types audit unit test-host test-browser test-robust test-card test-full test-files screenshots bench-quality bench-speed bench-training format clean
+.PHONY: help demo test lint types audit unit unit-all test-host test-browser test-robust test-card test-full test-files screenshots bench-quality bench-speed bench-training format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -22,7 +23,7 @@ test: ## Run everything that CI runs, one after another
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory types
 	$(MAKE) --no-print-directory audit
-	$(MAKE) --no-print-directory unit
+	$(MAKE) --no-print-directory unit-all
 	$(MAKE) --no-print-directory test-host MUST_RUN=
 
 lint: $(STAMP) ## Check style and formatting (ruff)
@@ -36,7 +37,10 @@ audit: $(STAMP) ## Ask whether a vulnerability is known in anything installed (g
 	PYTHONPATH=tests $(BIN)/python -m dependencies --audit
 
 unit: $(STAMP) ## Run the tests that need no ComfyUI
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests --ignore=tests/host --ignore=tests/browser -n auto --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(UNIT) $(PYTEST_ARGS)
+
+unit-all: unit ## Run them on every other Python 3.10 to 3.13 of this machine, too
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m pythons $(UNIT) $(PYTEST_ARGS)
 
 test-host: $(STAMP) ## Run the tests inside real ComfyUI checkouts (fails where there is none)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/pytest $(MUST_RUN) tests/host -n auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
@@ -75,7 +79,7 @@ format: $(STAMP) ## Mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment and every cache
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .venv-3.* .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): $(REQUIREMENTS)
