@@ -11,7 +11,7 @@ UNIT := tests --ignore=tests/host --ignore=tests/browser -n auto --dist loadfile
 REQUIREMENTS := requirements.txt requirements-dev.txt constraints-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types audit unit unit-all test-host test-browser test-robust test-card test-full test-files screenshots bench-quality bench-speed bench-training format clean
+.PHONY: help demo test lint types audit unit unit-all test-host test-browser test-robust test-card test-full test-files test-install screenshots bench-quality bench-speed bench-training format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ test-full: $(STAMP) ## One merge on SDXL at its real size in a real ComfyUI: sec
 
 test-files: $(STAMP) ## Read LoRA files as trainers write them, and compare with theirs and ComfyUI's values, under 6 minutes
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m wild_loras
+
+test-install: $(STAMP) ## Pack and check the pack as the registry does, and time its import in each ComfyUI, 2 minutes
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m try_install
 
 bench-quality: $(STAMP) ## Measure every method on held-out pairs, 60 minutes (FAST=1: a part of it, 8 minutes)
 	$(BIN)/python -m benchmarks.shapes_world.quality $(if $(FAST),--cases 4 --pictures 16 --table-only --no-report)

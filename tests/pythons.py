@@ -20,7 +20,7 @@ from dependencies import requirements
 from install import ROOT
 
 MINORS = range(10, 14)
-NOT_FOR_TESTS = {"comfy-cli", "pip-audit", "playwright", "pyright", "ruff"}
+NOT_FOR_TESTS = {"pip-audit", "playwright", "pyright", "ruff"}
 """Development packages that no unit test imports."""
 ASK = """
 import json, sys

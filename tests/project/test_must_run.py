@@ -52,12 +52,12 @@ def test_make_test_lets_hosts_be_missing() -> None:
     assert "$(MAKE) --no-print-directory test-host MUST_RUN=\n" in MAKEFILE
 
 
-@pytest.mark.parametrize("name", ["robust", "host.card", "benchmarks.real_size", "wild_loras"])
+@pytest.mark.parametrize("name", ["robust", "host.card", "benchmarks.real_size", "wild_loras", "try_install"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the trainers' packages, as they are imported
 def test_the_long_ones_fail_without_a_host(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = import_module(f"{name}.__main__")
+    module = import_module(name if name == "try_install" else f"{name}.__main__")
     monkeypatch.setattr(module, "find_hosts", list)
     monkeypatch.setattr(sys, "argv", [name])
     assert module.main() == 2
