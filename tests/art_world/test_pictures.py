@@ -8,8 +8,8 @@ from benchmarks.art_world.batches import draw_batch
 from benchmarks.art_world.draw import LICENCES, licences, wanted
 from benchmarks.art_world.model import decode_latent
 from benchmarks.art_world.names import BACKGROUNDS, CONTENTS, NAMELESS, SPLITS, STYLES, labels
-from benchmarks.art_world.pictures import SIZE, drawings, has_ground, true_pictures
-from benchmarks.art_world.restyle import HANDS
+from benchmarks.art_world.pictures import SIZE, drawings, has_ground, indexed, named, true_pictures
+from benchmarks.art_world.restyle import HANDS, RESTYLINGS, over, rgb
 from benchmarks.art_world.wild import alike, known_subjects, named_hands, strangers
 from benchmarks.word_model import noise_levels
 
@@ -19,6 +19,13 @@ def test_the_file_holds_what_the_script_draws() -> None:
     assert list(held.keys) == [f"{style}/{subject}" for style, subject in wanted()]
     assert held.colors.shape == held.alphas.shape == (len(held.keys), SIZE, SIZE)
     assert int(held.alphas.max()) == 15
+
+
+def test_no_drawing_is_empty_and_no_two_known_subjects_are_one() -> None:
+    assert bool((drawings().alphas.flatten(1).float().mean(1) > 1).all())
+    flat = named()[:, 0].float().flatten(1)
+    apart = torch.cdist(flat, flat) + 1e9 * torch.eye(len(flat))
+    assert float(apart.min()) > 1000
 
 
 def test_every_set_is_in_the_licences() -> None:
@@ -69,3 +76,25 @@ def test_a_background_shows_unless_the_style_has_a_ground() -> None:
     first, second = (true_pictures(torch.zeros_like(styles), styles, torch.full_like(styles, b)) for b in (0, 5))
     assert ((first == second).flatten(1).all(1) == has_ground()).all()
     assert {STYLES[place].looks for place in torch.nonzero(~has_ground())[:, 0].tolist()} == set(HANDS)
+
+
+def test_restylings_are_exact() -> None:
+    """One drawing gives one picture, inside [0, 1]; nothing drawn gives the ground alone."""
+    drawing = torch.zeros(4, 256, 256)
+    drawing[:, 60:200, 80:180] = torch.tensor([0.9, 0.3, 0.1, 1.0]).view(4, 1, 1)
+    for restyled in RESTYLINGS.values():
+        once = restyled(drawing)
+        assert once.shape == (3, 256, 256)
+        assert torch.equal(once, restyled(drawing))
+        assert 0 <= float(once.min()) <= float(once.max()) <= 1
+        assert not torch.equal(once, restyled(torch.zeros_like(drawing)))
+    assert torch.allclose(RESTYLINGS["gold"](torch.zeros_like(drawing)), rgb("6E1423").expand(3, 256, 256))
+
+
+def test_few_colours_are_enough() -> None:
+    """A drawing with a soft edge comes back to a few hundredths."""
+    ramp = torch.linspace(0, 1, SIZE).expand(SIZE, SIZE)
+    drawing = torch.stack([ramp, ramp.T, ramp, torch.ones_like(ramp)])
+    colors, palette, alpha = (torch.from_numpy(part) for part in indexed(drawing))
+    again = torch.cat([palette.float()[colors.long()].movedim(-1, 0) / 255, alpha[None].float() / 15])
+    assert float((over(again, rgb("FFFFFF")) - over(drawing, rgb("FFFFFF"))).abs().mean()) < 0.06

@@ -19,6 +19,7 @@ from benchmarks.random_sdxl import UNetDenoiser, random_pair, random_unet
 from benchmarks.speed.contestants import CONTESTANTS, EVERY_LOSS, Task
 from benchmarks.speed.flops import Evaluations, evaluations, flops, limit_flops, meta_task, prices, step_flops
 from benchmarks.speed.kernels import LORA_SETS, kernels, step_kernels
+from benchmarks.speed.live_memory import fused_attention
 from benchmarks.speed.memory import peak_bytes, step_peak_bytes
 from benchmarks.speed.meta import ReadingOnes
 from duolora_core import MergeConfig
@@ -115,6 +116,15 @@ def test_a_step_is_six_teachers_and_two_students(micro: Task, micro_batch: int) 
     assert step_flops("exact", task) == 6 * price.teacher + 2 * price.student
 
 
+def test_checkpointing_computes_a_student_at_most_once_more(micro: Task) -> None:
+    plain, part, saving = (prices(replace(micro, checkpointing=mode)) for mode in CHECKPOINTED_LEVELS)
+    touched, layers = Touched(micro), micro.denoiser.layout.layers
+    thin = sum(2 * tokens * 2 * RANK * sum(layers[name].shape) for name, tokens in touched.tokens.items())
+    assert saving.teacher == plain.teacher
+    # this UNet has no level below half resolution, so part of the blocks are all of them
+    assert plain.student < part.student == saving.student <= plain.student + touched.forward + thin
+
+
 @pytest.mark.slow
 def test_an_exact_step_of_sdxl_is_at_most_seven_percent_above_the_limit() -> None:
     task = meta_task(512)
@@ -188,6 +198,17 @@ def test_kernels_by_hand() -> None:
 def test_kernels_of_a_default_step_of_sdxl(loras: str, most: int) -> None:
     """15,546 and 19,219 when every branch was multiplied, every layer converted its gates, and views were changed."""
     assert 9_000 < step_kernels(LORA_SETS[loras]).total() <= most
+
+
+def test_fused_attention_holds_no_scores() -> None:
+    q = torch.empty(1, 1, 512, 8, device="meta")
+
+    def attend() -> Tensor:
+        return F.scaled_dot_product_attention(q, q, q)
+
+    with fused_attention():
+        assert attend().shape == q.shape
+        assert peak_bytes(attend, "meta") < 512 * 512 * 4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
