@@ -12,7 +12,7 @@ Reading order: `fonts` and `canvas` (how to draw), `scales` and `block_rows` (wh
 `picture_grid`, `training_preview` and `merge_sheet` (whole pictures).
 """
 
-from .findings import Finding, Prompts, findings
+from .findings import Finding, Prompts, findings, shares_a_word
 from .merge_sheet import MergeFigures, merge_report
 from .picture_grid import picture_grid
 from .rank_chart import MergerRanks
@@ -26,5 +26,6 @@ __all__ = [
     "findings",
     "merge_report",
     "picture_grid",
+    "shares_a_word",
     "training_preview",
 ]

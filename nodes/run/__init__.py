@@ -2,8 +2,8 @@
 
 The files in reading order:
 
-- what comes in: `options`, `loaded_lora`, `lora_stack`, `load_lora`, `placed`, `inputs`, `merge_pictures`,
-  `examples`
+- what comes in: `options`, `loaded_lora`, `lora_stack`, `load_lora`, `placed`, `first_checks`, `inputs`,
+  `merge_pictures`, `examples`
 - the runs: `merge`, `baseline`, `train_lora`; `trained_gates` remembers the last merges
 - resuming them: `checkpoint`
 - what is seen meanwhile: `preview_sampling`, `progress`

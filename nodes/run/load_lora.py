@@ -13,11 +13,14 @@ from ...duolora_core.errors import LoraFileError, SettingsError
 from ...duolora_core.files.sanitize import listed, sanitize
 from ...duolora_core.lora.adapters import PlainLora
 from ...duolora_core.lora.beside import words_beside
-from ...duolora_core.lora.metadata import trigger_words
 from ...duolora_core.lora.read import LoraFile, lora_from_tensors, read_lora
+from ...duolora_core.lora.trigger_words import file_prompt, trigger_words
 from ..host import files
 from .loaded_lora import LoadedLora
 from .lora_stack import stacked_loras
+
+CONNECTED = "connected LORA_MODEL"
+"""The name of a LoRA that never was a file."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def load_connected(lora: Any, settings: LoaderSettings, pictures: Sequence[Tenso
         raise SettingsError("No LoRA is chosen: pick a file, or connect a LORA_MODEL to the lora input.")
     if not isinstance(lora, Mapping) or not all(isinstance(value, Tensor) for value in lora.values()):
         raise SettingsError("The lora input holds no LORA_MODEL. Connect that of Train LoRA, or pick a file.")
-    file = lora_from_tensors(lora, "connected LORA_MODEL")
+    file = lora_from_tensors(lora, CONNECTED)
     return _described(file, (), settings, settings.prompt, pictures)
 
 
@@ -118,19 +121,28 @@ def _described(
 ) -> tuple[LoadedLora, str]:
     """The LoRA at these strengths, of the UNet and of the text encoders, and what was found in its file."""
     words = trigger_words(file.metadata, beside=beside)
-    prompt = written.strip() or ", ".join(words)
+    prompt, notes = written.strip(), []
     if not prompt:
-        raise SettingsError(
-            f"{file.name} names no trigger words, so its prompt cannot be left empty. Write one as "
-            f"{settings.example!r}."
-        )
-    info = _info(file, prompt, words)
-    if not written.strip():
-        info += f"\nThe prompt is these words alone. A whole one, such as {settings.example!r}, can merge much better."
+        prompt, notes = _prompt_of(file, beside, settings.example)
+    info = "\n".join([_info(file, prompt, words), *notes])
     strength, text_strength = strengths or (settings.strength, None)
     rank = settings.adapter_rank
     lora = LoadedLora(settings.role, file, prompt, strength, pictures, text_strength=text_strength, adapter_rank=rank)
     return lora, info
+
+
+def _prompt_of(file: LoraFile, beside: Sequence[str], example: str) -> tuple[str, list[str]]:
+    """What the file itself gives as a prompt, and lines that say what that is made of."""
+    # A LORA_MODEL never was a file: its name is ours.
+    found = file_prompt(file.name if file.name != CONNECTED else "", file.metadata, beside)
+    if found is None:
+        raise SettingsError(
+            f"{file.name} names no trigger words, so its prompt cannot be left empty. Write one as {example!r}."
+        )
+    notes = [f"the prompt was left empty: this one is made of {found.source}"]
+    if not found.is_whole:
+        notes.append(f"It is bare words: a whole prompt, such as {example!r}, can merge much better.")
+    return found.text, notes
 
 
 def _info(file: LoraFile, prompt: str, words: list[str]) -> str:

@@ -26,6 +26,7 @@ from ...duolora_core.merge.statistics import active_components, block_statistics
 from ...duolora_core.merge.workload import merge_workload
 from ..host.denoiser import prediction_of, training_denoiser
 from .checkpoint import Checkpointer
+from .first_checks import first_checks
 from .inputs import Inputs
 from .loaded_lora import LoadedLora
 from .merge_pictures import (
@@ -63,6 +64,7 @@ def run_merge(
     prompts = combined_prompts(combined_prompt, content, style)
     model = inputs.model
     placed = placed_stack(model, inputs.clip, content, style)
+    warnings = first_checks(loaded, placed, prompts, inputs.options.resume)
     roles = layer_roles(placed.layout, config.layer_prior)
     stack = in_basis(placed, config.basis)
     gates = starting_gates(stack, roles, config)
@@ -90,7 +92,7 @@ def run_merge(
         trigger_phrase=prompt,
         prediction=prediction_of(model.get_model_object("model_sampling")),
         sources=[lora.file.name for lora in loaded],
-        notes=[*notes, *trained.log_lines, *_notes(stack, gates)],
+        notes=[*notes, *trained.log_lines, *warnings, *_notes(stack, gates)],
         losses=trained.losses,
         blocks=block_statistics(gates, stack, roles),
         stack=stack,

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from duolora_core import LoraFile, lora_from_tensors, match_to_model, read_lora
 from duolora_core.lora.adapters import PlainLora
-from duolora_core.lora.metadata import trigger_words
+from duolora_core.lora.trigger_words import trigger_words
 from factors import Factors, dense, random_factors, shapes_of
 from one_layer import SDXL_KEY, pair_of
 from spellings import FORMATS, spell

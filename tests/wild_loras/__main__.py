@@ -4,6 +4,7 @@
 
 The last line is one JSON object: files, wrong ones, the worst relative error and the mean energy lost at rank 64 of
 each kind; how many files were refused with their reason; how many were compared with the loader of each ComfyUI found.
+Ends with 1 if any is wrong, and with 2 where there is no ComfyUI to compare with.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import torch
 from safetensors.torch import save_file
 
 from duolora_core import DuoLoraError
-from host.hosts import Host, find_hosts
+from host.hosts import HOW_TO_ENABLE, Host, find_hosts
 from wild_loras import by_hand, by_lycoris, by_peft, refused
 from wild_loras.judge import TOLERANCE, Verdict, judged
 from wild_loras.layers import FAMILIES, family
@@ -115,10 +116,17 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
+def main() -> int:
+    if not find_hosts():
+        sys.stderr.write(f"files are compared with ComfyUI's loader. {HOW_TO_ENABLE}\n")
+        return 2
+    result = run(sys.argv[1:] or list(FAMILIES))
+    _say(json.dumps(result, ensure_ascii=False))
+    return 1 if result["failed"] else 0
+
+
 if __name__ == "__main__":
     logging.getLogger("LyCORIS").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")  # of PEFT, on targets named as a regular expression would be
     torch.set_num_threads(1)  # with two, a wait for ever was seen in PEFT's merge, and never again (docs/log.md)
-    result = run(sys.argv[1:] or list(FAMILIES))
-    _say(json.dumps(result, ensure_ascii=False))
-    sys.exit(1 if result["failed"] else 0)
+    sys.exit(main())
