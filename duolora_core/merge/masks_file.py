@@ -177,9 +177,7 @@ def gates_of(masks: Masks, stack: LoraStack) -> Gates:
     gates = open_gates(stack)
     if set(masks.values) != set(gates.slots):
         missing = sorted(set(masks.values) ^ set(gates.slots))[0]
-        raise LoraFileError(
-            f"{masks.name} does not cover the same layers as these LoRAs (first difference: {missing})."
-        )
+        raise LoraFileError(f"{masks.name} does not cover the layers of these LoRAs (first difference: {missing}).")
     for name, slot in gates.slots.items():
         values = masks.values[name]
         if values.shape != (slot.stop - slot.start,):
