@@ -20,6 +20,7 @@ from dependencies import requirements
 from install import ROOT
 
 MINORS = range(10, 14)
+TREES = ("benchmarks", "duolora_core", "nodes", "tests")
 NOT_FOR_TESTS = {"pip-audit", "playwright", "pyright", "ruff"}
 """Development packages that no unit test imports."""
 ASK = """
@@ -92,8 +93,8 @@ def compiles(python: Python, files: Sequence[Path]) -> str:
 
 
 def sources() -> list[Path]:
-    """Every Python file of the repository, outside of environments."""
-    return [path for path in sorted(ROOT.rglob("*.py")) if not path.relative_to(ROOT).parts[0].startswith(".")]
+    """Every Python file of ours; an environment or a ComfyUI may lie in the same folder."""
+    return [ROOT / "__init__.py", *(path for tree in TREES for path in sorted((ROOT / tree).rglob("*.py")))]
 
 
 def passes(python: Python, arguments: Sequence[str]) -> bool:
