@@ -39,7 +39,7 @@ _MERGES, _TRAININGS, _ALL = (OWN, GIVEN), (OWN, GIVEN, ZIP), (OWN, GIVEN, ZIP, U
 _DENOISER, _MEMORY = "pack:nodes.host.denoiser", "pack:nodes.host.memory"
 
 SITES = (
-    Site("load files", _ALL, "pack:nodes.loaders:read_lora"),
+    Site("load files", _ALL, "pack:nodes.run.load_lora:read_lora"),
     Site("load files", _MERGES, "pack:duolora_core.lora.read:read_tensors"),
     Site("load files", (USE,), "pack:nodes.masks:read_masks"),
     Site("prepare", _ALL, "pack:nodes.run.placed:unet_layout"),

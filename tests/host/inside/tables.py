@@ -35,7 +35,7 @@ def check_layer_tables_are_the_hosts() -> None:
 def check_every_input_reaches_execute_and_is_explained_and_bounded() -> None:
     """The ids of a schema's inputs are execute's parameters; all have a tooltip, every number bounds and a default."""
     nodes = nodes_of_the_pack()
-    assert len(nodes) == 17
+    assert len(nodes) == 18
     for node in nodes:
         schema = node.GET_SCHEMA()
         ids = {each.id for each in schema.inputs}
