@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from benchmarks.ldm_unet import UNet, UNetConfig, layer_shapes, timestep_embedding
@@ -31,6 +33,43 @@ def noise_levels() -> Tensor:
     return ((1 - alphas) / alphas).sqrt().float()
 
 
+LATENT_SCALE = 1.6
+"""Brings latents to about unit deviation, as SDXL's are."""
+
+
+def to_latent(pictures: Tensor, patch: int) -> Tensor:
+    """(batch, 3, h, w) in [-1, 1] → (batch, 3 · patch², h / patch, w / patch): space to depth."""
+    return F.pixel_unshuffle(pictures, patch) * LATENT_SCALE
+
+
+def to_picture(latents: Tensor, patch: int) -> Tensor:
+    """Back again, within [-1, 1]."""
+    return F.pixel_shuffle(latents / LATENT_SCALE, patch).clamp(-1, 1)
+
+
+class WordEncoder(nn.Module):
+    """One embedding per word, and one for a missing word of each kind, which stand last.
+
+    Args:
+        counts: words of each kind
+    """
+
+    def __init__(self, counts: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.first = [sum(counts[:kind]) for kind in range(len(counts))]
+        self.missing = sum(counts)
+        self.words = nn.Embedding(self.missing + len(counts), width)
+
+    def forward(self, prompts: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """(batch, kinds, width) states and (batch, width) pooled, of dataclasses with a word or None for each kind."""
+        rows = [
+            [self.missing + kind if word is None else self.first[kind] + word for kind, word in enumerate(words)]
+            for words in (vars(prompt).values() for prompt in prompts)
+        ]
+        states = self.words(torch.tensor(rows, device=self.words.weight.device))
+        return states, states.mean(dim=1)
+
+
 Predicts = Literal["v", "x0"]
 """What a UNet puts out: v (arXiv 2202.00512), or the picture itself."""
 
@@ -39,7 +78,6 @@ class WordModel(nn.Module):
     """UNet and text encoder.
 
     Args:
-        text: (batch, tokens, context) states and (batch, context) pooled from prompts
         emphasis: the loss weighs no noise level by a signal-to-noise ratio above this
     """
 
@@ -47,7 +85,7 @@ class WordModel(nn.Module):
     sizes: Tensor
 
     def __init__(
-        self, config: UNetConfig, text: nn.Module, predicts: Predicts = "v", emphasis: float = math.inf
+        self, config: UNetConfig, text: WordEncoder, predicts: Predicts = "v", emphasis: float = math.inf
     ) -> None:
         super().__init__()
         self.predicts: Predicts = predicts
@@ -90,6 +128,26 @@ class WordModel(nn.Module):
             return F.mse_loss(self.output(x, sigma, prompts), v)
         weight = 1 + sigma_.pow(-2).clamp(max=self.emphasis)
         return (weight * (self(x, sigma, prompts) - latents).square()).mean()
+
+
+Model = TypeVar("Model", bound=WordModel)
+
+
+def save_model(model: WordModel, path: Path) -> None:
+    """Writes all weights as float16."""
+    save_file({key: value.half().cpu().contiguous() for key, value in model.state_dict().items()}, path)
+
+
+def load_weights(model: Model, path: Path, maker: str) -> Model:
+    """The model with the weights of a file, frozen, in float32.
+
+    Raises:
+        FileNotFoundError: there are no weights yet; says which module makes them.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there. Make it with: python -m {maker}")
+    model.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    return model.eval().requires_grad_(False)
 
 
 class WordDenoiser:

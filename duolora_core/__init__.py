@@ -1,9 +1,9 @@
-"""DuoLoRA: merge a content LoRA and a style LoRA of the SDXL family into one that keeps both (arXiv 2504.13206).
+"""DuoLoRA: merge content and style LoRAs of the SDXL family into one that keeps all of them (arXiv 2504.13206).
 
 The story, in the order of the calls:
 
     content = match_to_model(read_lora(path), layout)   # any format in, LowRank layers out
-    pair = make_pair(content, style, layout)            # stacked, each in its SVD basis
+    pair = make_pair(content, style, layout)            # stacked, each in its SVD basis; make_stack takes two to eight
     roles = layer_roles(layout, "resolution")           # which blocks carry content, which style
     gates = starting_gates(pair, roles, config)         # the masks, one number per rank component
     with attach(denoiser.modules, pair, gates) as gated:
@@ -23,7 +23,7 @@ The rooms; each imports only from those above it, and says in its `__init__` in 
 - `lora`: what a LoRA is
 - `merge`: the method
 - `train_lora`: where LoRAs come from
-- `baselines`: what others do with the same two LoRAs
+- `baselines`: what others do with the same LoRAs
 - `report`: words and pictures; not imported here, because it needs Pillow
 """
 
@@ -37,7 +37,7 @@ from .merge.gated import attach
 from .merge.gates import Gates, initial_gates, open_gates
 from .merge.merged import MergedLora, combine, make_merged
 from .merge.roles import layer_roles
-from .merge.stack import LoraPair, make_pair
+from .merge.stack import LoraPair, LoraStack, make_pair, make_stack
 from .merge.teachers import Picture
 from .merge.trainer import StepReport, starting_gates, train
 from .model.denoiser import Denoiser
@@ -50,6 +50,7 @@ __all__ = [
     "Gates",
     "LoraFile",
     "LoraPair",
+    "LoraStack",
     "LowRank",
     "MergeConfig",
     "MergedLora",
@@ -66,6 +67,7 @@ __all__ = [
     "lora_from_tensors",
     "make_merged",
     "make_pair",
+    "make_stack",
     "match_to_model",
     "open_gates",
     "read_lora",

@@ -9,6 +9,7 @@ from .apply import ApplyMergedLora, MultiConceptCombine
 from .baseline import BaselineMerge
 from .compare import CompareGrid
 from .loaders import LoadContentLora, LoadStyleLora
+from .lora_strengths import LoraStrengths
 from .masks import LoadMasks
 from .merge import ZipRankMerge
 from .options import MergeOptionsNode
@@ -32,6 +33,7 @@ NODES: list[type[io.ComfyNode]] = [
     MergeReport,
     CompareGrid,
     ContentStyleSlider,
+    LoraStrengths,
     BlockProbe,
     ScoreMerge,
     TrainConceptLora,

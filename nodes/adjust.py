@@ -12,10 +12,10 @@ from ..duolora_core.errors import SettingsError
 from ..duolora_core.merge.block_weights import BlockWeights, Side, scale_blocks, slider_strengths, strength_share
 from ..duolora_core.merge.roles import PriorPreset, Role
 from .host.denoiser import require_sdxl, unet_layout
-from .run.apply import patched
-from .run.merge_result import MergeResult
+from .host.models import apply_lora
+from .run.merge_result import MergeResult, ordinary_lora
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, MergedSocket
+from .ui.sockets import MergedSocket
 from .ui.widgets import strength_input
 
 CHOICES: dict[str, Role | None] = {"content blocks": "content", "style blocks": "style", "blocks by name": None}
@@ -28,13 +28,10 @@ class ContentStyleSlider(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "ContentStyleSlider",
-            display_name="Content-Style Slider",
-            category=CATEGORY,
-            description="Uses a merge in this graph with one slider from subject to style. Nothing is trained again.",
             search_aliases=["duolora", "content style balance", "style slider", "strength"],
             inputs=[
-                io.Model.Input("model", tooltip="The checkpoint to generate with."),
-                MergedSocket.Input("merged", tooltip="From ZipRank Merge, Load Masks or Multi-Concept Combine."),
+                io.Model.Input("model"),
+                MergedSocket.Input("merged"),
                 io.Float.Input(
                     "balance",
                     default=0.5,
@@ -42,24 +39,19 @@ class ContentStyleSlider(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     display_mode=io.NumberDisplay.slider,
-                    tooltip="0: only the subject. 0.5: both in full, as trained. 1: only the style. In between one of "
-                    "the two stays full and the other fades.",
                 ),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    tooltip="Connect it if the LoRAs have text encoder parts; they follow the slider.",
-                ),
+                io.Clip.Input("clip", optional=True),
             ],
             outputs=[
-                io.Model.Output("model_out", display_name="model", tooltip="The checkpoint with the merge applied."),
-                io.Clip.Output("clip_out", display_name="clip", tooltip="CLIP with the text encoder parts applied."),
+                io.Model.Output("model_out", display_name="model"),
+                io.Clip.Output("clip_out", display_name="clip"),
             ],
         )
 
     @classmethod
     def execute(cls, model: Any, merged: MergeResult, balance: float, clip: Any = None) -> io.NodeOutput:
-        return io.NodeOutput(*patched(model, clip, merged.merged, *slider_strengths(balance)))
+        lora = ordinary_lora(merged.merged, *slider_strengths(balance))
+        return io.NodeOutput(*apply_lora(model, clip, lora))
 
 
 class BlockProbe(io.ComfyNode):
@@ -69,55 +61,27 @@ class BlockProbe(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "BlockProbe",
-            display_name="Block Probe",
-            category=CATEGORY,
-            description="Turns some blocks of a merge up, down or off, so that you see what they carry, or keep what "
-            "you like better. Compare several of them with the same seed in a Compare Grid.",
             search_aliases=["duolora", "block weight", "lora block", "per-block strength"],
             inputs=[
-                io.Model.Input("model", tooltip="The checkpoint to generate with."),
-                MergedSocket.Input("merged", tooltip="From ZipRank Merge, Load Masks or Multi-Concept Combine."),
-                io.Combo.Input(
-                    "blocks",
-                    options=list(CHOICES),
-                    default="style blocks",
-                    tooltip="Which blocks to turn: those that favour content or style by the layer prior below, or "
-                    "those named below.",
-                ),
-                strength_input("alpha", "Times what the chosen blocks count. 0 takes them out, 2 doubles them."),
-                strength_input("elsewhere", "Times what all other blocks count. 0 shows the chosen blocks alone."),
-                io.Combo.Input(
-                    "lora",
-                    options=list(get_args(Side)),
-                    default="both",
-                    tooltip="Whose blocks to turn: both LoRAs', or only the content's or the style's.",
-                ),
+                io.Model.Input("model"),
+                MergedSocket.Input("merged"),
+                io.Combo.Input("blocks", options=list(CHOICES), default="style blocks"),
+                strength_input("alpha"),
+                strength_input("elsewhere"),
+                io.Combo.Input("lora", options=list(get_args(Side)), default="both"),
                 io.Combo.Input(
                     "layer_prior",
                     options=[preset for preset in get_args(PriorPreset) if preset != "none"],
                     default="resolution",
-                    tooltip="What counts as content and style blocks. resolution: the paper's rule. b_lora_aware: as "
-                    "B-LoRA found. authors_code: as in the paper's own code.",
                 ),
-                io.String.Input(
-                    "block_names",
-                    default="",
-                    placeholder="up_blocks.0.attentions.1, mid_block",
-                    tooltip="For 'blocks by name': names as in diffusers or ComfyUI, separated by commas. A wrong one "
-                    "gives an error with the list of all.",
-                ),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    tooltip="Connect it if the LoRAs have text encoder parts; they have no blocks and stay as they "
-                    "are.",
-                ),
+                io.String.Input("block_names", default="", placeholder="up_blocks.0.attentions.1, mid_block"),
+                io.Clip.Input("clip", optional=True),
             ],
             outputs=[
-                io.Model.Output("model_out", display_name="model", tooltip="The checkpoint with the turned merge."),
-                io.Clip.Output("clip_out", display_name="clip", tooltip="CLIP with the text encoder parts applied."),
-                MergedSocket.Output("merged_out", display_name="merged", tooltip="The turned merge, to Apply or Save."),
-                io.String.Output("info", tooltip="Which blocks were turned, and how much of each LoRA lies in them."),
+                io.Model.Output("model_out", display_name="model"),
+                io.Clip.Output("clip_out", display_name="clip"),
+                MergedSocket.Output("merged_out", display_name="merged"),
+                io.String.Output("info"),
             ],
         )
 
@@ -139,7 +103,7 @@ class BlockProbe(io.ComfyNode):
         chosen = _chosen(layout, blocks, layer_prior, block_names)
         turned = scale_blocks(merged.merged, BlockWeights(chosen, alpha, elsewhere, lora))
         names = list(
-            dict.fromkeys(layout.layers[name].block.diffusers for name in merged.merged.layers if name in chosen)
+            dict.fromkeys(layout.layers[name].block.diffusers for name in merged.merged.names if name in chosen)
         )
         info = f"{', '.join(names) or 'no block that this merge changes'}: times {alpha:g}, all others {elsewhere:g}"
         shares = [f"{strength_share(merged.merged, chosen, side):.0%} of the {side}" for side in ("content", "style")]
@@ -148,11 +112,11 @@ class BlockProbe(io.ComfyNode):
             merged,
             merged=replace(turned, recipe={**turned.recipe, "turned": recipe}),
             notes=[*merged.notes, info],
-            pair=None,  # the masks are still those of the merge as it was trained
+            stack=None,  # the masks are still those of the merge as it was trained
             gates=None,
         )
         text = f"{info}\nBefore, {' and '.join(shares)} lay in the chosen blocks (shares of the squared norm)."
-        return io.NodeOutput(*patched(model, clip, turned, 1.0, 1.0), result, text)
+        return io.NodeOutput(*apply_lora(model, clip, ordinary_lora(turned, 1.0, 1.0)), result, text)
 
 
 def _chosen(layout: UNetLayout, blocks: str, layer_prior: str, block_names: str) -> frozenset[str]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 
 from ..duolora_core.merge.merged import combine
 from .host.models import apply_lora
-from .run.apply import patched
-from .run.merge_result import MergeResult
+from .run.merge_result import MergeResult, ordinary_lora
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, MergedSocket
+from .ui.sockets import MergedSocket
 from .ui.widgets import strength_input, strength_inputs
 
 MOST_CONCEPTS = 4
@@ -25,25 +23,16 @@ class ApplyMergedLora(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "ApplyMerged",
-            display_name="Apply Merged LoRA",
-            category=CATEGORY,
-            description="Uses a merge in this graph. Content and style strength are free here; nothing is "
-            "trained again.",
             search_aliases=["duolora", "apply lora", "content style strength"],
             inputs=[
-                io.Model.Input("model", tooltip="The checkpoint to generate with."),
-                MergedSocket.Input("merged", tooltip="From ZipRank Merge or Multi-Concept Combine."),
+                io.Model.Input("model"),
+                MergedSocket.Input("merged"),
                 *strength_inputs(),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    tooltip="Connect it if the LoRAs have text encoder parts; they are applied with the same "
-                    "strengths.",
-                ),
+                io.Clip.Input("clip", optional=True),
             ],
             outputs=[
-                io.Model.Output("model_out", display_name="model", tooltip="The checkpoint with the merge applied."),
-                io.Clip.Output("clip_out", display_name="clip", tooltip="CLIP with the text encoder parts applied."),
+                io.Model.Output("model_out", display_name="model"),
+                io.Clip.Output("clip_out", display_name="clip"),
             ],
         )
 
@@ -53,7 +42,8 @@ class ApplyMergedLora(io.ComfyNode):
     ) -> io.NodeOutput:
         if content_strength == style_strength == 1.0:
             return io.NodeOutput(*apply_lora(model, clip, merged.lora))
-        return io.NodeOutput(*patched(model, clip, merged.merged, content_strength, style_strength))
+        lora = ordinary_lora(merged.merged, content_strength, style_strength)
+        return io.NodeOutput(*apply_lora(model, clip, lora))
 
 
 class MultiConceptCombine(io.ComfyNode):
@@ -61,33 +51,17 @@ class MultiConceptCombine(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        merges = [
-            MergedSocket.Input(
-                f"merged_{i}", optional=i > 2, tooltip=f"Merge number {i}: one subject in the common style."
-            )
-            for i in range(1, MOST_CONCEPTS + 1)
-        ]
-        weights = [
-            strength_input(f"weight_{i}", f"How strongly merge number {i} counts.") for i in range(1, MOST_CONCEPTS + 1)
-        ]
+        merges = [MergedSocket.Input(f"merged_{i}", optional=i > 2) for i in range(1, MOST_CONCEPTS + 1)]
+        weights = [strength_input(f"weight_{i}") for i in range(1, MOST_CONCEPTS + 1)]
         return schema(
             "Combine",
-            display_name="Multi-Concept Combine",
-            category=CATEGORY,
-            description="Puts up to four merges into one LoRA, for several subjects in one style. Prompt with "
-            "directions: 'a sks dog on the left and a <v> cat on the right, in wtrclr style'.",
             search_aliases=["duolora", "multi concept", "combine lora"],
             inputs=[
                 *merges,
-                io.Boolean.Input(
-                    "average",
-                    default=True,
-                    tooltip="On: weights are divided by the number of merges, as in the paper. Off: they count "
-                    "as they are, which keeps identities stronger but can overdo the style.",
-                ),
+                io.Boolean.Input("average", default=True),
                 *weights,
             ],
-            outputs=[MergedSocket.Output("merged", tooltip="To Apply, Save or Report.")],
+            outputs=[MergedSocket.Output("merged")],
         )
 
     @classmethod
@@ -95,8 +69,7 @@ class MultiConceptCombine(io.ComfyNode):
         numbers = [i for i in range(1, MOST_CONCEPTS + 1) if inputs.get(f"merged_{i}") is not None]
         results: list[MergeResult] = [inputs[f"merged_{i}"] for i in numbers]
         weights = [inputs[f"weight_{i}"] / (len(numbers) if average else 1) for i in numbers]
-        with torch.inference_mode(False):
-            merged = combine([result.merged for result in results], weights)
+        merged = combine([result.merged for result in results], weights)
         return io.NodeOutput(
             MergeResult(
                 merged=merged,

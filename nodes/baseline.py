@@ -1,24 +1,32 @@
-"""Baseline Merge: the same two LoRAs merged by somebody else's method, to compare with."""
+"""Baseline Merge: the same LoRAs merged by somebody else's method, to compare with."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 
-from ..duolora_core import LoraPair
+from ..duolora_core import LoraStack
 from ..duolora_core.baselines.zip_lora import ZipLoraConfig
 from ..duolora_core.lora.save import kohya_state_dict
 from .host.models import apply_lora
-from .run.baseline import STACK, TRAINING_FREE, ZIP_LORA, MethodSettings, run_zip_lora
+from .run.baseline import (
+    ANY_NUMBER,
+    ROUTER,
+    STACK,
+    TRAINING_FREE,
+    ZIP_LORA,
+    MethodSettings,
+    merge_any_number,
+    run_zip_lora,
+)
+from .run.inputs import Inputs
 from .run.loaded_lora import LoadedLora
-from .run.merge_inputs import MergeInputs
 from .run.options import MergeOptions
-from .run.pair import coverage_notes, loaded_pair, lora_note
+from .run.placed import coverage_notes, lora_note, placed_pair, placed_stack
 from .run.progress import TrainingLog, loss_map
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, ConceptSocket, LoraModelSocket, LossMapSocket, OptionsSocket
+from .ui.sockets import ConceptSocket, LoraModelSocket, LossMapSocket, OptionsSocket
 from .ui.widgets import resolution_input, seed_input, steps_input, strength_input
 
 
@@ -29,11 +37,6 @@ class BaselineMerge(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "BaselineMerge",
-            display_name="Baseline Merge",
-            category=CATEGORY,
-            description="Merges the same two LoRAs by another method, to compare DuoLoRA with in one graph. Only "
-            "ZipLoRA is trained. K-LoRA is not offered: it chooses between the two LoRAs anew as the sampling goes on, "
-            "so that no single LoRA can hold it.",
             search_aliases=[
                 "duolora",
                 "compare merge",
@@ -47,57 +50,25 @@ class BaselineMerge(io.ComfyNode):
                 "average lora",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="The SDXL-family checkpoint that you will generate with."),
-                ConceptSocket.Input("content", tooltip="From Load Content LoRA: the subject."),
-                ConceptSocket.Input("style", tooltip="From Load Style LoRA."),
-                io.Combo.Input(
-                    "method",
-                    options=[*TRAINING_FREE, *ZIP_LORA],
-                    default=STACK,
-                    tooltip="stack: both LoRAs added, as with two LoRA loaders. average: half of each. B-LoRA block "
-                    "split: each only in the block that B-LoRA gives it, though trained as usual. NP-LoRA null space: "
-                    "the subject gives way where the style acts. TIES (in core space): the strongest changes stay, and "
-                    "contradicting ones are settled. DARE (in core space): a random half of all changes, doubled. "
-                    "ZipLoRA: a mask per output channel, or per input channel, is trained; connect clip.",
-                ),
-                strength_input("content_strength", _strength_tooltip("subject")),
-                strength_input("style_strength", _strength_tooltip("style")),
-                seed_input(
-                    "For DARE and ZipLoRA. With the seed, resolution and options of a ZipRank Merge, ZipLoRA trains on "
-                    "its pictures."
-                ),
-                steps_input(
-                    ZipLoraConfig().steps,
-                    "Training steps of ZipLoRA; 100 as in its paper. Not used by the other methods.",
-                ),
-                resolution_input(
-                    "Training size of ZipLoRA in pixels (the side of a square of equal area). Not used by the other "
-                    "methods."
-                ),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    tooltip="The checkpoint's CLIP. ZipLoRA needs it; connect it too if the LoRAs have text encoder "
-                    "parts, which every method adds up.",
-                ),
-                io.Vae.Input(
-                    "vae", optional=True, tooltip="Needed only by ZipLoRA, and only when a loader has pictures."
-                ),
-                OptionsSocket.Input(
-                    "options",
-                    optional=True,
-                    tooltip="From Merge Options. ZipLoRA takes its learning rate, memory settings and own pictures "
-                    "from it; the other methods need none.",
-                ),
+                io.Model.Input("model"),
+                ConceptSocket.Input("content"),
+                ConceptSocket.Input("style"),
+                io.Combo.Input("method", options=[*TRAINING_FREE, *ZIP_LORA, ROUTER], default=STACK),
+                strength_input("content_strength"),
+                strength_input("style_strength"),
+                seed_input(),
+                steps_input(ZipLoraConfig().steps),
+                resolution_input(),
+                io.Clip.Input("clip", optional=True),
+                io.Vae.Input("vae", optional=True),
+                OptionsSocket.Input("options", optional=True),
             ],
             outputs=[
-                io.Model.Output("model_out", display_name="model", tooltip="The checkpoint with the merge applied."),
-                io.Clip.Output("clip_out", display_name="clip", tooltip="CLIP with the text encoder parts applied."),
-                LoraModelSocket.Output("lora", tooltip="The merge as an ordinary LoRA, for core's Save LoRA Weights."),
-                LossMapSocket.Output(
-                    "loss", tooltip="For core's Plot Loss Graph, which runs only after a training, thus with ZipLoRA."
-                ),
-                io.String.Output("info", tooltip="What was used, what was skipped and why."),
+                io.Model.Output("model_out", display_name="model"),
+                io.Clip.Output("clip_out", display_name="clip"),
+                LoraModelSocket.Output("lora"),
+                LossMapSocket.Output("loss"),
+                io.String.Output("info"),
             ],
         )
 
@@ -117,30 +88,32 @@ class BaselineMerge(io.ComfyNode):
         vae: Any = None,
         options: MergeOptions | None = None,
     ) -> io.NodeOutput:
-        pair = loaded_pair(model, clip, content, style)
+        options = options or MergeOptions()
+        inputs = Inputs(model, clip, vae, resolution, options.run)
+        settings = MethodSettings(content_strength, style_strength, seed)
         log = None
-        if method in ZIP_LORA:
-            inputs = MergeInputs(model, clip, vae, resolution, options or MergeOptions())
-            folded, log = run_zip_lora(inputs, content, style, pair, ZIP_LORA[method], steps, seed)
+        if method == ROUTER or (method in ANY_NUMBER and (content.others or style.others)):
+            placed = placed_stack(model, clip, content, style)
+            folded = merge_any_number(inputs, content, style, placed, method, settings)
+        elif method in ZIP_LORA:
+            placed = pair = placed_pair(model, clip, content, style, method)
+            rate, micro_batch = options.config.learning_rate, options.config.micro_batch
+            config = ZipLoraConfig(steps=steps, learning_rate=rate, micro_batch=micro_batch, seed=seed)
+            folded, log = run_zip_lora(inputs, content, style, pair, ZIP_LORA[method], config)
         else:
-            with torch.inference_mode(False):
-                folded = TRAINING_FREE[method](pair, MethodSettings(content_strength, style_strength, seed))
-        with torch.inference_mode(False):
-            lora = kohya_state_dict(folded)
-        info = _notes(pair, method, log, text_left_out=bool(folded.text) and clip is None)
+            placed = pair = placed_pair(model, clip, content, style, method)
+            folded = TRAINING_FREE[method](pair, settings)
+        lora = kohya_state_dict(folded)
+        info = _notes(placed, method, log, text_left_out=bool(folded.text) and clip is None)
         return io.NodeOutput(*apply_lora(model, clip, lora), lora, loss_map(log.losses if log else {}), "\n".join(info))
 
 
-def _strength_tooltip(shown: str) -> str:
-    return f"Only for {STACK}: how strongly the {shown} shows. All methods follow the strengths of the loaders."
-
-
-def _notes(pair: LoraPair, method: str, log: TrainingLog | None, text_left_out: bool) -> list[str]:
+def _notes(placed: LoraStack, method: str, log: TrainingLog | None, text_left_out: bool) -> list[str]:
     how, *more = log.log_lines if log else ["no training"]
     lines = [f"{method}, {how}", *more]
-    lines += [lora_note("content", pair.content_lora), lora_note("style", pair.style_lora)]
+    lines += [lora_note(label, lora) for label, lora in zip(placed.labels, placed.loras, strict=True)]
     if text_left_out:
         lines.append(
             "The text encoder parts are in the lora output but not applied here, because clip is not connected."
         )
-    return lines + coverage_notes(pair)
+    return lines + coverage_notes(placed)

@@ -10,7 +10,6 @@ from ..duolora_core.files.picture_batch import check_pictures
 from ..duolora_core.report import picture_grid
 from .ui.images import as_batch, as_pictures
 from .ui.schema import schema
-from .ui.sockets import CATEGORY
 from .ui.widgets import text_input
 
 MOST_COLUMNS = 6
@@ -21,46 +20,20 @@ class CompareGrid(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        batches = [
-            io.Image.Input(
-                f"images_{i}",
-                optional=i > 1,
-                tooltip=f"Column {i}: the pictures of one method, as many and with the same seeds as in column 1.",
-            )
-            for i in range(1, MOST_COLUMNS + 1)
-        ]
+        batches = [io.Image.Input(f"images_{i}", optional=i > 1) for i in range(1, MOST_COLUMNS + 1)]
         return schema(
             "CompareGrid",
-            display_name="Compare Grid",
-            category=CATEGORY,
-            description="Puts up to six batches of pictures side by side under their names, one column for each batch "
-            "and one row for each seed, as a single picture.",
             search_aliases=["duolora", "image grid", "side by side", "xy plot", "comparison"],
             is_output_node=True,
             inputs=[
                 batches[0],
-                text_input(
-                    "labels",
-                    "Names of the columns, one on each line, in the order of the connected inputs.",
-                    placeholder="stacked\nZipLoRA\nDuoLoRA",
-                ),
-                text_input(
-                    "row_labels",
-                    "Names of the rows, one on each line; leave it empty for none.",
-                    placeholder="seed 1\nseed 2",
-                ),
-                io.Int.Input(
-                    "cell",
-                    default=512,
-                    min=64,
-                    max=1024,
-                    step=8,
-                    tooltip="Longer side of each picture in the grid, in pixels.",
-                ),
-                io.String.Input("note", default="", tooltip="A line below the grid, for instance prompt and seed."),
+                text_input("labels", placeholder="stacked\nZipLoRA\nDuoLoRA"),
+                text_input("row_labels", placeholder="seed 1\nseed 2"),
+                io.Int.Input("cell", default=512, min=64, max=1024, step=8),
+                io.String.Input("note", default=""),
                 *batches[1:],
             ],
-            outputs=[io.Image.Output("grid", tooltip="The grid as one picture, to save or preview.")],
+            outputs=[io.Image.Output("grid")],
         )
 
     @classmethod

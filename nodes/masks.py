@@ -1,24 +1,23 @@
-"""Load Masks: a saved merge made again from its masks and the two LoRAs, without training."""
+"""Load Masks: a saved merge made again from its masks and its LoRAs, without training."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 
 from ..duolora_core import make_merged
 from ..duolora_core.errors import SettingsError
 from ..duolora_core.files.file_hash import file_hash
-from ..duolora_core.merge.masks_file import gates_of, read_masks, roles_of
+from ..duolora_core.merge.masks_file import gates_of, read_masks, roles_of, routed
 from ..duolora_core.merge.statistics import block_statistics
 from .host import files
 from .host.denoiser import prediction_of
 from .run.loaded_lora import LoadedLora
 from .run.merge_result import MergeResult
-from .run.pair import coverage_notes, loaded_pair
+from .run.placed import coverage_notes, placed_stack
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, ConceptSocket, MergedSocket
+from .ui.sockets import ConceptSocket, MergedSocket
 
 NONE_SAVED = "(no masks saved yet)"
 
@@ -30,28 +29,15 @@ class LoadMasks(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "LoadMasks",
-            display_name="Load Masks",
-            category=CATEGORY,
-            description="Makes a merge again from a masks file and the two LoRAs that it was trained on. Takes "
-            "seconds.",
             search_aliases=["duolora", "load masks", "reuse merge"],
             inputs=[
-                io.Model.Input("model", tooltip="A checkpoint of the family that the merge was trained on."),
-                ConceptSocket.Input("content", tooltip="The same content LoRA at the same strength as in the merge."),
-                ConceptSocket.Input("style", tooltip="The same style LoRA at the same strength as in the merge."),
-                io.Combo.Input(
-                    "masks",
-                    options=files.masks_names() or [NONE_SAVED],
-                    tooltip="A file saved with 'masks only' by Save Merged LoRA.",
-                ),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    tooltip="The checkpoint's CLIP. Needed only for LoRAs whose text encoder part is a DoRA, LoHa, "
-                    "LoKr or the like.",
-                ),
+                io.Model.Input("model"),
+                ConceptSocket.Input("content"),
+                ConceptSocket.Input("style"),
+                io.Combo.Input("masks", options=files.masks_names() or [NONE_SAVED]),
+                io.Clip.Input("clip", optional=True),
             ],
-            outputs=[MergedSocket.Output("merged", tooltip="To Apply, Save, Combine and Report.")],
+            outputs=[MergedSocket.Output("merged")],
         )
 
     @classmethod
@@ -59,21 +45,21 @@ class LoadMasks(io.ComfyNode):
         if masks == NONE_SAVED:
             raise SettingsError("No masks are saved yet. Save some with Save Merged LoRA, 'masks only'.")
         held = read_masks(files.lora_path(masks))
-        pair = loaded_pair(model, clip, content, style, held.basis)
-        with torch.inference_mode(False):
-            gates = gates_of(held, pair)
-            roles = roles_of(held, pair.layout)
-            result = MergeResult(
-                merged=make_merged(pair, gates, held.recipe),
-                trigger_phrase=str(held.recipe.get("combined_prompt", "")),
-                prediction=prediction_of(model.get_model_object("model_sampling")),
-                sources=(content.file.name, style.file.name),
-                notes=[f"made again from {held.name}", *coverage_notes(pair)],
-                blocks=block_statistics(gates, pair, roles),
-                pair=pair,
-                gates=gates,
-                roles=roles,
-            )
+        stack = placed_stack(model, clip, content, style, held.basis)
+        gates = gates_of(held, stack)
+        stack = routed(held, stack)
+        roles = roles_of(held, stack.layout)
+        result = MergeResult(
+            merged=make_merged(stack, gates, held.recipe),
+            trigger_phrase=str(held.recipe.get("combined_prompt", "")),
+            prediction=prediction_of(model.get_model_object("model_sampling")),
+            sources=[lora.file.name for lora in stack.loras],
+            notes=[f"made again from {held.name}", *coverage_notes(stack)],
+            blocks=block_statistics(gates, stack, roles),
+            stack=stack,
+            gates=gates,
+            roles=roles,
+        )
         return io.NodeOutput(result)
 
     @classmethod

@@ -9,7 +9,7 @@ from .run.merge_result import MergeResult
 from .run.report import figures
 from .ui.images import as_batch
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, MergedSocket
+from .ui.sockets import MergedSocket
 
 
 class MergeReport(io.ComfyNode):
@@ -19,17 +19,12 @@ class MergeReport(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "MergeReport",
-            display_name="Merge Report",
-            category=CATEGORY,
-            description="Shows what the merge did: in plain words with hints at what to try next, and as charts of the "
-            "losses, of how open the masks of content and style are in each block and layer kind, of how many rank "
-            "components stayed active, and of how far the two LoRAs pull the same way.",
             search_aliases=["duolora", "gate map", "plot loss", "lora report"],
             is_output_node=True,
-            inputs=[MergedSocket.Input("merged", tooltip="From ZipRank Merge or Load Masks.")],
+            inputs=[MergedSocket.Input("merged")],
             outputs=[
-                io.Image.Output("report", tooltip="The report as a picture, to save or preview."),
-                io.String.Output("words", tooltip="What the merge did and what to try next, one thing on each line."),
+                io.Image.Output("report"),
+                io.String.Output("words"),
             ],
         )
 

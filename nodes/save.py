@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io, ui
 
@@ -12,7 +14,7 @@ from ..duolora_core.merge.masks_file import save_masks
 from .host.files import MASKS_SUFFIX, save_numbered
 from .run.merge_result import MergeResult
 from .ui.schema import schema
-from .ui.sockets import CATEGORY, MergedSocket
+from .ui.sockets import MergedSocket
 from .ui.widgets import strength_inputs
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -26,48 +28,18 @@ class SaveMergedLora(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "SaveMerged",
-            display_name="Save Merged LoRA",
-            category=CATEGORY,
-            description="Saves the merge as an ordinary LoRA that ComfyUI, A1111, Forge and diffusers load, "
-            "with its whole recipe in the metadata. It lands in the first loras folder; nothing is ever replaced.",
             search_aliases=["duolora", "save lora", "export lora"],
             is_output_node=True,
             inputs=[
-                MergedSocket.Input("merged", tooltip="From ZipRank Merge or Multi-Concept Combine."),
-                io.String.Input(
-                    "filename_prefix",
-                    default="duolora/merged",
-                    tooltip="Name in the loras folder; may name subfolders. A number is added: "
-                    "merged_00001.safetensors.",
-                ),
+                MergedSocket.Input("merged"),
+                io.String.Input("filename_prefix", default="duolora/merged"),
                 *strength_inputs(),
-                io.Combo.Input(
-                    "precision", options=list(DTYPES), default="fp16", tooltip="fp16 is what nearly all LoRA files use."
-                ),
-                io.Int.Input(
-                    "max_rank",
-                    default=0,
-                    min=0,
-                    max=1024,
-                    tooltip="Largest rank of a layer. 0 keeps every active component, exactly; a smaller rank makes a "
-                    "smaller file, and the error is shown.",
-                ),
-                io.Combo.Input(
-                    "what",
-                    options=[LORA, MASKS],
-                    default=LORA,
-                    tooltip="masks only: a file of about 0.4 MB from which Load Masks makes the merge again "
-                    "with both source LoRAs.",
-                ),
-                io.Boolean.Input(
-                    "for_diffusers",
-                    default=False,
-                    optional=True,
-                    tooltip="Leaves out changes of norms, biases and text embeddings, which few LoRAs have, and for "
-                    "which diffusers refuses the whole file. ComfyUI takes them.",
-                ),
+                io.Combo.Input("precision", options=list(DTYPES), default="fp16"),
+                io.Int.Input("max_rank", default=0, min=0, max=1024),
+                io.Combo.Input("what", options=[LORA, MASKS], default=LORA),
+                io.Boolean.Input("for_diffusers", default=False, optional=True),
             ],
-            outputs=[io.String.Output("lora_name", tooltip="The new file's name in the LoRA list.")],
+            outputs=[io.String.Output("lora_name")],
         )
 
     @classmethod
@@ -82,28 +54,27 @@ class SaveMergedLora(io.ComfyNode):
         what: str,
         for_diffusers: bool = False,
     ) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            if what == MASKS:
-                name = _save_masks(merged, filename_prefix)
-                return io.NodeOutput(name, ui=ui.PreviewText(f"Saved masks as {name}"))
-            folded = merged.merged.fold(content_strength, style_strength, max_rank or None)
-            reduced, refused = without_what_diffusers_refuses(folded)
-            folded = reduced if for_diffusers else folded
-            tensors = kohya_state_dict(folded, DTYPES[precision])
-            if not tensors:
-                raise SettingsError(
-                    "Nothing is left to save: all masks have closed, or both strengths are 0. The info output of the "
-                    "merge says which masks have."
-                )
-            saved_as = {"content_strength": content_strength, "style_strength": style_strength, "max_rank": max_rank}
-            if for_diffusers and refused:
-                saved_as["left_out_for_diffusers"] = refused
-            recipe = {**merged.merged.recipe, "saved": saved_as}
-            trigger = _trigger(merged, content_strength, style_strength)
-            # Titled without the number, so that the same merge saved again is the same file.
-            title = filename_prefix.replace("\\", "/").rpartition("/")[2].strip()
-            values = metadata(folded, _info(merged, title, trigger), recipe)
-            name = save_numbered(filename_prefix, ".safetensors", lambda path: write_safetensors(path, tensors, values))
+        if what == MASKS:
+            name = _save_masks(merged, filename_prefix)
+            return io.NodeOutput(name, ui=ui.PreviewText(f"Saved masks as {name}"))
+        folded = merged.merged.fold(content_strength, style_strength, max_rank or None)
+        reduced, refused = without_what_diffusers_refuses(folded)
+        folded = reduced if for_diffusers else folded
+        tensors = kohya_state_dict(folded, DTYPES[precision])
+        if not tensors:
+            raise SettingsError(
+                "Nothing is left to save: all masks have closed, or both strengths are 0. The info output of the "
+                "merge says which masks have."
+            )
+        saved_as = {"content_strength": content_strength, "style_strength": style_strength, "max_rank": max_rank}
+        if for_diffusers and refused:
+            saved_as["left_out_for_diffusers"] = refused
+        recipe = {**merged.merged.recipe, "saved": saved_as}
+        trigger = _trigger(merged, content_strength, style_strength)
+        # Titled without the number, so that the same merge saved again is the same file.
+        title = filename_prefix.replace("\\", "/").rpartition("/")[2].strip()
+        values = metadata(folded, _info(merged, title, trigger), recipe)
+        name = save_numbered(filename_prefix, ".safetensors", lambda path: write_safetensors(path, tensors, values))
         size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
         ranks = [low_rank.rank for low_rank in folded.layers.values()]
         mean = sum(ranks) / len(ranks) if ranks else 0
@@ -119,20 +90,22 @@ class SaveMergedLora(io.ComfyNode):
 
 
 def _save_masks(result: MergeResult, prefix: str) -> str:
-    if result.pair is None or result.gates is None:
+    if result.stack is None or result.gates is None:
         raise SettingsError(
-            "Combined merges, those with turned blocks, and LoRAs trained from pictures have no masks of their own. "
+            "Combined merges, those with turned blocks or other strengths of their LoRAs, and LoRAs trained from "
+            "pictures have no masks of their own. "
             "Save the masks of the merge that was trained, or save a LoRA."
         )
-    pair, gates, recipe = result.pair, result.gates, result.merged.recipe
-    return save_numbered(prefix, MASKS_SUFFIX, lambda path: save_masks(path, gates, pair, recipe))
+    stack, gates, recipe = result.stack, result.gates, result.merged.recipe
+    return save_numbered(prefix, MASKS_SUFFIX, lambda path: save_masks(path, gates, stack, recipe))
 
 
 def _trigger(result: MergeResult, content_strength: float, style_strength: float) -> str:
-    """The prompt of both, or that of the only side that is saved."""
+    """The prompt of all, or that of the only side that is saved."""
     alone = "style" if not content_strength else "content" if not style_strength else ""
-    own: str = result.merged.recipe.get("inputs", {}).get(alone, {}).get("prompt", "")
-    return own or result.trigger_phrase
+    inputs: dict[str, dict[str, Any]] = result.merged.recipe.get("inputs", {})
+    own = [each.get("prompt", "") for label, each in inputs.items() if alone and label.startswith(alone)]
+    return "; ".join(filter(None, own)) or result.trigger_phrase
 
 
 def _info(result: MergeResult, title: str, trigger: str) -> FileInfo:

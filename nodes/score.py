@@ -14,7 +14,6 @@ from ..duolora_core.report.scores import self_similarity, similarity
 from .host.outputs import blocked_output
 from .host.vision import picture_embeddings, text_embedding, vision_kind
 from .ui.schema import schema
-from .ui.sockets import CATEGORY
 
 _CSD = (
     "CSD-s, the paper's measure of style, is left out: it needs a checkpoint of its own that ComfyUI's CLIP vision "
@@ -39,44 +38,22 @@ class ScoreMerge(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "ScoreMerge",
-            display_name="Score Merge",
-            category=CATEGORY,
-            description="Measures how much generated pictures are like pictures of the subject and of the style, with "
-            "the vision models that you have: CLIP-I with a CLIP vision model, DINO with a DINOv2, and CLIP-T with the "
-            "CLIP and vision model of one family. Compare numbers only with the same models, prompt and references.",
             search_aliases=["duolora", "clip score", "dino score", "similarity", "evaluate"],
             is_output_node=True,
             inputs=[
-                io.Image.Input("images", tooltip="Pictures that the merge generated, best several seeds."),
-                io.ClipVision.Input(
-                    "clip_vision",
-                    tooltip="From Load CLIP Vision: a CLIP vision model or a DINOv2. The number outputs are by this "
-                    "one.",
-                ),
-                io.Image.Input("content_images", optional=True, tooltip="Pictures of the subject to compare with."),
-                io.Image.Input("style_images", optional=True, tooltip="Pictures in the style to compare with."),
-                io.ClipVision.Input(
-                    "clip_vision_2", optional=True, tooltip="A second vision model, for instance a DINOv2."
-                ),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    tooltip="The checkpoint's CLIP, without any LoRA, for CLIP-T: how much the pictures are like the "
-                    "prompt. With SDXL it needs CLIP-ViT-bigG as a vision model.",
-                ),
-                io.String.Input(
-                    "prompt",
-                    optional=True,
-                    multiline=True,
-                    default="",
-                    tooltip="For CLIP-T, best in common words: CLIP does not know what a trigger word means.",
-                ),
+                io.Image.Input("images"),
+                io.ClipVision.Input("clip_vision"),
+                io.Image.Input("content_images", optional=True),
+                io.Image.Input("style_images", optional=True),
+                io.ClipVision.Input("clip_vision_2", optional=True),
+                io.Clip.Input("clip", optional=True),
+                io.String.Input("prompt", optional=True, multiline=True, default=""),
             ],
             outputs=[
-                io.String.Output("table", tooltip="All scores as a table, from -1 to 1, more is more alike."),
-                io.Float.Output("content", tooltip="Likeness to the subject's pictures by clip_vision."),
-                io.Float.Output("style", tooltip="Likeness to the style's pictures by clip_vision."),
-                io.Float.Output("text", tooltip="Likeness to the prompt, where it can be measured."),
+                io.String.Output("table"),
+                io.Float.Output("content"),
+                io.Float.Output("style"),
+                io.Float.Output("text"),
             ],
         )
 

@@ -30,6 +30,10 @@ class Factors:
         return Factors(self.up * factor, self.down, self.mid)
 
 
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
 def random_factors(
     shapes: Mapping[str, tuple[int, ...]],
     rank: int | Mapping[str, int] = 4,

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from duolora_core import StepReport
+from duolora_core.checkpoint.state import Checkpoint
 from duolora_core.lora.folded import FoldedLora
 from duolora_core.model.memory.planner import MemoryPlanner
 from duolora_core.train_lora import (
     AttachedLoras,
     Example,
-    LoraCheckpoint,
-    LoraStepReport,
     TrainConfig,
     attach_loras,
     train_lora,
@@ -66,9 +66,9 @@ def example(seed: int, size: tuple[int, int] = (8, 8)) -> Example:
 
 @dataclass(frozen=True)
 class Outcome:
-    reports: list[LoraStepReport]
+    reports: list[StepReport]
     loras: Loras
-    checkpoints: list[LoraCheckpoint]
+    checkpoints: list[Checkpoint]
 
     @property
     def numbers(self) -> Tensor:
@@ -83,10 +83,10 @@ def trained_loras(
     examples: Sequence[Example] = (example(1),),
     class_examples: Sequence[Example] = (),
     planner: MemoryPlanner | None = None,
-    resume: LoraCheckpoint | None = None,
+    resume: Checkpoint | None = None,
 ) -> Outcome:
-    reports: list[LoraStepReport] = []
-    checkpoints: list[LoraCheckpoint] = []
+    reports: list[StepReport] = []
+    checkpoints: list[Checkpoint] = []
     with attach_loras(denoiser.modules, loras) as attached:
         for report in train_lora(
             denoiser, attached, examples, config, class_examples=class_examples, planner=planner, resume=resume

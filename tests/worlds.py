@@ -20,6 +20,7 @@ from duolora_core import (
     Gates,
     LoraFile,
     LoraPair,
+    LoraStack,
     LowRank,
     PlacedLora,
     lora_from_tensors,
@@ -91,9 +92,9 @@ def world(
     return World(content, style, make_pair(*concepts, layout(), basis))
 
 
-def random_gates(pair: LoraPair, seed: int = 0) -> Gates:
+def random_gates(stack: LoraStack, seed: int = 0) -> Gates:
     """Gates around 0.6, some of them negative."""
-    gates = open_gates(pair)
+    gates = open_gates(stack)
     gates.values = 0.6 + 0.5 * torch.randn(gates.values.shape, generator=torch.Generator().manual_seed(seed))
     return gates
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
+
+from benchmarks.word_pretraining import Batch
 
 from .model import Prompt, encode_picture
 from .names import BACKGROUNDS, STYLES, labels
@@ -18,16 +18,6 @@ MISSING = 0.08, 0.08, 0.15
 """How often the word of subject, style and background is left out of a prompt all the same."""
 EMPTY = 0.07
 """How often all are: the empty prompt, often enough for guidance."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Latents (n, 48, 16, 16), sigma (n,), noise as the latents, and n prompts."""
-
-    latents: Tensor
-    sigma: Tensor
-    noise: Tensor
-    prompts: list[Prompt]
 
 
 def draw_batch(count: int, sigmas: Tensor, generator: torch.Generator) -> Batch:

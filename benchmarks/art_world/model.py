@@ -7,17 +7,13 @@ those that a host gives for 128 x 128 pixels (8 per latent position), so a host'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.ldm_unet import UNetConfig
-from benchmarks.word_model import WordModel
+from benchmarks.word_model import WordEncoder, WordModel, load_weights, to_latent, to_picture
 
 from .names import BACKGROUNDS, CONTENTS, STYLES
 
@@ -38,9 +34,6 @@ CONFIG = UNetConfig(
     head=32,
     in_channels=CHANNELS,
 )
-LATENT_SCALE = 1.6
-"""Brings latents to about unit deviation, as SDXL's are."""
-
 WEIGHTS = Path(__file__).with_name("weights")
 
 
@@ -55,63 +48,22 @@ class Prompt:
 
 def encode_picture(pictures: Tensor) -> Tensor:
     """(batch, 3, 64, 64) in [-1, 1] → (batch, 48, 16, 16)."""
-    return F.pixel_unshuffle(pictures, PATCH) * LATENT_SCALE
+    return to_latent(pictures, PATCH)
 
 
 def decode_latent(latents: Tensor) -> Tensor:
     """(batch, 48, 16, 16) → (batch, 3, 64, 64) in [-1, 1]."""
-    return F.pixel_shuffle(latents / LATENT_SCALE, PATCH).clamp(-1, 1)
-
-
-class TextEncoder(nn.Module):
-    """One embedding per word, and one for a missing word of each kind, which stand last."""
-
-    first = (0, len(CONTENTS), len(CONTENTS) + len(STYLES))
-    """Row of the first subject, style and background."""
-    missing = first[2] + len(BACKGROUNDS)
-    """Row of the missing subject; those of the missing style and background follow."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words = nn.Embedding(self.missing + 3, WIDTH)
-
-    def forward(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
-        """(batch, 3, width) states and (batch, width) pooled."""
-        rows = [
-            [
-                self.missing + kind if word is None else first + word
-                for kind, (first, word) in enumerate(
-                    zip(self.first, (prompt.content, prompt.style, prompt.background), strict=True)
-                )
-            ]
-            for prompt in prompts
-        ]
-        states = self.words(torch.tensor(rows, device=self.words.weight.device))  # (batch, 3, width)
-        return states, states.mean(dim=1)
+    return to_picture(latents, PATCH)
 
 
 class ArtModel(WordModel):
     """The world's UNet and text encoder. It predicts x0: v would ask it for the noise of all 48 channels as well."""
 
-    text: TextEncoder
-
     def __init__(self) -> None:
-        super().__init__(CONFIG, TextEncoder(), predicts="x0", emphasis=5.0)
-
-
-def save_model(model: ArtModel, path: Path) -> None:
-    """Writes all weights as float16."""
-    save_file({key: value.half().cpu().contiguous() for key, value in model.state_dict().items()}, path)
+        words = WordEncoder((len(CONTENTS), len(STYLES), len(BACKGROUNDS)), WIDTH)
+        super().__init__(CONFIG, words, predicts="x0", emphasis=5.0)
 
 
 def load_model(path: Path = WEIGHTS / "base.safetensors") -> ArtModel:
-    """The pre-trained model, frozen, in float32.
-
-    Raises:
-        FileNotFoundError: there are no weights yet; says how to make them.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there. Make it with: python -m benchmarks.art_world.pretrain")
-    model = ArtModel()
-    model.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-    return model.eval().requires_grad_(False)
+    """The pre-trained model; see `load_weights`."""
+    return load_weights(ArtModel(), path, "benchmarks.art_world.pretrain")

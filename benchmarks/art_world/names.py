@@ -5,7 +5,7 @@ A subject is an emoji, by its name in Noto Emoji. A style is a set by one hand, 
 
 from __future__ import annotations
 
-from benchmarks.shapes_world.names import SPLITS, Entry, Split, labels
+from benchmarks.words import SPLITS, Entry, Split, labels
 
 __all__ = ["BACKGROUNDS", "CONTENTS", "NAMELESS", "SPLITS", "STYLES", "Entry", "Split", "labels"]
 

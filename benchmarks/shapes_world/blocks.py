@@ -12,11 +12,12 @@ import json
 import sys
 from dataclasses import replace
 
+from benchmarks.word_concepts import Kind
 from benchmarks.workers import side_by_side
 from duolora_core.lora.folded import FoldedLora
 
 from .calibration import accuracies
-from .concepts import Kind, load_concept, novel_concepts
+from .concepts import load_concept, novel_concepts
 from .model import Prompt
 from .names import CONTENTS, STYLES, labels
 from .workbench import open_workbench

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 import torch
 
+from benchmarks.word_concepts import Kind
 from benchmarks.workers import side_by_side
 from duolora_core.lora.folded import FoldedLora
 
 from .applied import applied, relative_norm
-from .concepts import Kind, concept_pictures, load_concept, novel_concepts
+from .concepts import concept_pictures, load_concept, novel_concepts
 from .judging import judge, paint
 from .model import Prompt
 from .names import CONTENTS, SPLITS, STYLES, labels

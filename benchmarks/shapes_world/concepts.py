@@ -9,80 +9,64 @@ engine trains them, as it trains an artist's.
 
 from __future__ import annotations
 
-import argparse
-import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from benchmarks.workers import side_by_side
-from duolora_core import LoraFile, kohya_state_dict, match_to_model, read_lora
-from duolora_core.lora.folded import FoldedLora, unet_part
-from duolora_core.lora.save import write_safetensors
-from duolora_core.train_lora import (
-    Example,
-    LoraConfig,
-    TargetModules,
-    TrainConfig,
-    attach_loras,
-    concept_lora,
-    train_lora,
+from benchmarks.word_concepts import (
+    Concept,
+    ConceptTraining,
+    Kind,
+    Pictures,
+    companions,
+    fitted,
+    known_pairs,
+    make_files,
+    novel_words,
+    read_file,
+    trained,
+    write_file,
 )
+from duolora_core import LoraFile
+from duolora_core.lora.folded import FoldedLora
 
-from .model import WEIGHTS, Prompt, ShapesDenoiser, ShapesModel, encode_picture, load_model
-from .names import CONTENTS, SPLITS, STYLES, Entry, Split, labels
+from .model import WEIGHTS, Prompt, ShapesModel, encode_picture, load_model
+from .names import CONTENTS, STYLES, Split, labels
 from .render import render
 
-Kind = Literal["content", "style"]
 LORAS = WEIGHTS / "loras"
 
 
 @dataclass(frozen=True)
-class ConceptConfig:
+class ConceptConfig(ConceptTraining):
     """How a concept LoRA is trained.
 
     Attributes:
-        batch: of its own pictures, and as many of the known ones
-        prior_pictures: how many known pictures there are to draw from
         companions: so many known entries of the other kind appear in its pictures
-        strengths: each step applies the LoRA at a strength from this range. Trained at 1 alone, LoRAs of this size work
-            at 1 alone; those that artists share hold over their dial.
+        pictures_each: of each of them
     """
 
-    rank: int = 8
-    coverage: TargetModules = "transformers"
-    steps: int = 1200
-    learning_rate: float = 1e-3
     batch: int = 6
-    prior_weight: float = 0.5
     prior_pictures: int = 392
     companions: int = 6
     pictures_each: int = 2
-    strengths: tuple[float, float] = (0.6, 1.3)
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """A concept's few pictures: latents (n, 12, 16, 16) and the prompt of each."""
-
-    latents: Tensor
-    prompts: list[Prompt]
 
 
 def concept_pictures(kind: Kind, label: int, config: ConceptConfig | None = None) -> Pictures:
     """The handful of pictures from which a concept is learned; the same for every call."""
     config = config or ConceptConfig()
-    generator = torch.Generator().manual_seed(1000 + label + (500 if kind == "style" else 0))
-    known = torch.tensor(labels(STYLES if kind == "content" else CONTENTS, "known"))
-    companions = known[torch.randperm(len(known), generator=generator)[: config.companions]]
-    others = companions.repeat_interleave(config.pictures_each)
-    mine = torch.full_like(others, label)
-    contents, styles = (mine, others) if kind == "content" else (others, mine)
+    known = labels(STYLES if kind == "content" else CONTENTS, "known")
+    return _pictures(*companions(kind, label, known, config.companions, config.pictures_each))
+
+
+def known_pictures(count: int) -> Pictures:
+    """Pictures of known contents in known styles with their prompts, the same for every call."""
+    return _pictures(*known_pairs(labels(CONTENTS, "known"), labels(STYLES, "known"), count))
+
+
+def _pictures(contents: Tensor, styles: Tensor, generator: torch.Generator) -> Pictures:
     prompts = [Prompt(int(c), int(s)) for c, s in zip(contents, styles, strict=True)]
     return Pictures(encode_picture(render(contents, styles, generator)), prompts)
 
@@ -90,41 +74,8 @@ def concept_pictures(kind: Kind, label: int, config: ConceptConfig | None = None
 def train_concept(model: ShapesModel, kind: Kind, label: int, config: ConceptConfig | None = None) -> FoldedLora:
     """A LoRA on the linears of the frozen model's transformers for one novel word."""
     config = config or ConceptConfig()
-    own, denoiser = concept_pictures(kind, label, config), ShapesDenoiser(model)
-    examples = [Example(latent, prompt) for latent, prompt in zip(own.latents, own.prompts, strict=True)]
-    learning = TrainConfig(
-        steps=config.steps,
-        learning_rate=config.learning_rate,
-        clip=math.inf,
-        batch=config.batch,
-        micro_batch=2 * config.batch,
-        schedule="linear",
-        warmup=min(20, config.steps),
-        prior_weight=config.prior_weight,
-        strengths=config.strengths,
-        seed=config.seed,
-    )
-    loras = concept_lora(denoiser.layout, kind, LoraConfig(config.rank, coverage=config.coverage), config.seed)
-    with attach_loras(denoiser.modules, loras) as attached:
-        for _ in train_lora(
-            denoiser, attached, examples, learning, class_examples=known_pictures(config.prior_pictures)
-        ):
-            pass
-    return loras[kind].fold()
-
-
-def known_pictures(count: int) -> list[Example]:
-    """Pictures of known contents in known styles with their prompts, the same for every call."""
-    generator = torch.Generator().manual_seed(2000)
-    contents, styles = (
-        known[torch.randint(len(known), (count,), generator=generator)]
-        for known in (torch.tensor(labels(CONTENTS, "known")), torch.tensor(labels(STYLES, "known")))
-    )
-    latents = encode_picture(render(contents, styles, generator))
-    return [
-        Example(latent, Prompt(int(content), int(style)))
-        for latent, content, style in zip(latents, contents, styles, strict=True)
-    ]
+    own, known = concept_pictures(kind, label, config), known_pictures(config.prior_pictures)
+    return trained(model, kind, own, known, config)
 
 
 def lora_path(kind: Kind, label: int) -> Path:
@@ -133,46 +84,23 @@ def lora_path(kind: Kind, label: int) -> Path:
 
 
 def read_concept(kind: Kind, label: int) -> LoraFile:
-    """A committed concept LoRA, read the way any LoRA file is read.
-
-    Raises:
-        FileNotFoundError: it is not trained yet; says how to make it.
-    """
-    path = lora_path(kind, label)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there. Make it with: python -m benchmarks.shapes_world.concepts")
-    return read_lora(path)
+    """A concept's LoRA file; see `read_file`."""
+    return read_file(lora_path(kind, label), "benchmarks.shapes_world.concepts")
 
 
 def load_concept(model: ShapesModel, kind: Kind, label: int) -> FoldedLora:
-    """A committed concept LoRA as the model takes it; raises as `read_concept`."""
-    layout = model.layout
-    return unet_part(match_to_model(read_concept(kind, label), layout), layout)
+    """A concept's LoRA as the model takes it; raises as `read_concept`."""
+    return fitted(read_concept(kind, label), model)
 
 
-def novel_concepts(*splits: Split) -> list[tuple[Kind, int]]:
-    """Every content and every style of these splits."""
-    tables: tuple[tuple[Kind, tuple[Entry, ...]], ...] = (("content", CONTENTS), ("style", STYLES))
-    return [(kind, label) for kind, table in tables for label in labels(table, *splits)]
+def novel_concepts(*splits: Split) -> list[Concept]:
+    return novel_words(CONTENTS, STYLES, *splits)
 
 
-def make_file(concept: tuple[Kind, int]) -> str:
+def make_file(concept: Concept) -> str:
     """Trains one concept and replaces its file; the file's name."""
-    path = lora_path(*concept)
-    state = kohya_state_dict(train_concept(load_model(), *concept))
-    path.unlink(missing_ok=True)
-    write_safetensors(path, state, {"ss_base_model_version": "shapes_world"})
-    return path.name
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--splits", nargs="+", choices=SPLITS[1:], default=SPLITS[1:])
-    wanted = parser.parse_args()
-    for _, name in side_by_side(make_file, novel_concepts(*wanted.splits)):
-        sys.stdout.write(f"{name}\n")
-        sys.stdout.flush()
+    return write_file(lora_path(*concept), train_concept(load_model(), *concept), "shapes_world")
 
 
 if __name__ == "__main__":
-    main()
+    make_files(__doc__, make_file, novel_concepts)

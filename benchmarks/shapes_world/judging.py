@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.word_sampling import Denoise
+
 from .model import Prompt
 from .oracle import Oracle
-from .sample import Denoise, sample
+from .sample import sample
 
 CHUNK = 32
 """Pictures that are sampled together."""

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 
 from duolora_core import MergeConfig, make_merged
 from duolora_core.baselines.core_space import dare, ties
-from duolora_core.baselines.training_free import average, block_split, null_space, stack, top_k_choice
+from duolora_core.baselines.training_free import average, block_split, null_space, stack
 from duolora_core.baselines.zip_lora import Axis, ZipLoraConfig
 from duolora_core.lora.folded import FoldedLora
 from duolora_core.merge.config import PRESETS
 from duolora_core.merge.stack import Basis, LoraPair
 
 from .cases import Case
+from .k_lora import top_k_choice
 from .workbench import PictureSource, Workbench
 
 Lora = FoldedLora | Callable[[float], FoldedLora]
@@ -60,7 +61,7 @@ class ZipLora:
 
     def __call__(self, bench: Workbench, case: Case) -> Made:
         zipped = bench.zip_lora(case, self.config, self.axis)
-        return Made(lambda a, b: zipped.fold(content_strength=a, style_strength=b), zipped.parameters)
+        return Made(lambda a, b: zipped.fold(content_strength=a, style_strength=b), zipped.gates.values.numel())
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,13 @@ that a host gives for 128 x 128 pixels (8 per latent position), so a host's own 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.ldm_unet import UNetConfig
-from benchmarks.word_model import WordDenoiser, WordModel
+from benchmarks.word_model import WordDenoiser, WordEncoder, WordModel, load_weights, to_latent, to_picture
 
 from .names import CONTENTS, STYLES
 
@@ -35,9 +31,6 @@ CONFIG = UNetConfig(
     head=32,
     in_channels=12,
 )
-LATENT_SCALE = 1.6
-"""Brings latents to about unit deviation, as SDXL's are."""
-
 WEIGHTS = Path(__file__).with_name("weights")
 
 
@@ -51,61 +44,25 @@ class Prompt:
 
 def encode_picture(pictures: Tensor) -> Tensor:
     """(batch, 3, 32, 32) in [-1, 1] → (batch, 12, 16, 16)."""
-    return F.pixel_unshuffle(pictures, 2) * LATENT_SCALE
+    return to_latent(pictures, patch=2)
 
 
 def decode_latent(latents: Tensor) -> Tensor:
     """(batch, 12, 16, 16) → (batch, 3, 32, 32) in [-1, 1]."""
-    return F.pixel_shuffle(latents / LATENT_SCALE, 2).clamp(-1, 1)
-
-
-class TextEncoder(nn.Module):
-    """One embedding per word, and one for a missing word of each kind. Novel words keep their random embedding."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words = nn.Embedding(len(CONTENTS) + len(STYLES) + 2, WIDTH)
-
-    def forward(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
-        """(batch, 2, width) states and (batch, width) pooled."""
-        missing = len(CONTENTS) + len(STYLES)
-        tokens = [
-            (
-                missing if prompt.content is None else prompt.content,
-                missing + 1 if prompt.style is None else len(CONTENTS) + prompt.style,
-            )
-            for prompt in prompts
-        ]
-        states = self.words(torch.tensor(tokens))  # (batch, 2, width)
-        return states, states.mean(dim=1)
+    return to_picture(latents, patch=2)
 
 
 class ShapesModel(WordModel):
     """The world's UNet and text encoder, predicting v: trained far sooner than eps on these latents."""
 
-    text: TextEncoder
-
     def __init__(self) -> None:
-        super().__init__(CONFIG, TextEncoder())
+        super().__init__(CONFIG, WordEncoder((len(CONTENTS), len(STYLES)), WIDTH))
 
 
 ShapesDenoiser = WordDenoiser
 """The model as the engine's Denoiser, with a Prompt as condition."""
 
 
-def save_model(model: ShapesModel, path: Path) -> None:
-    """Writes all weights as float16."""
-    save_file({key: value.half().contiguous() for key, value in model.state_dict().items()}, path)
-
-
 def load_model(path: Path = WEIGHTS / "base.safetensors") -> ShapesModel:
-    """The pre-trained model, frozen, in float32.
-
-    Raises:
-        FileNotFoundError: there are no weights yet; says how to make them.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there. Make it with: python -m benchmarks.shapes_world.pretrain")
-    model = ShapesModel()
-    model.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-    return model.eval().requires_grad_(False)
+    """The pre-trained model; see `load_weights`."""
+    return load_weights(ShapesModel(), path, "benchmarks.shapes_world.pretrain")

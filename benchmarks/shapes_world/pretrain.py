@@ -10,16 +10,18 @@ stopped run leaves the weights reached so far; `--resume` goes on from the last 
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .model import WEIGHTS, WIDTH, Prompt, ShapesModel, encode_picture, load_model, save_model
+from benchmarks.word_model import save_model
+from benchmarks.word_pretraining import Batch, PretrainConfig, Pretraining, hushed, write_whole
+
+from .model import WEIGHTS, Prompt, ShapesModel, encode_picture, load_model
 from .names import CONTENTS, STYLES, labels
 from .render import SIZE, render
 from .wild import nameless
@@ -28,8 +30,6 @@ NAMED, WILD_STYLE, WILD_CONTENT = 0.45, 0.25, 0.2
 """Shares of the pictures: both named, a named content in a nameless style, the reverse; the rest has no name at all."""
 MISSING_CONTENT, MISSING_STYLE = 0.08, 0.08
 """How often a word is left out of a prompt all the same."""
-HUSHED = 0.4
-"""How far a novel word's embedding stands from that of the missing word, as a deviation; known ones have about 1."""
 
 
 def main() -> None:
@@ -46,54 +46,29 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="forward in bfloat16: faster where the CPU can")
     wanted = parser.parse_args()
 
-    torch.manual_seed(wanted.seed)
-    generator = torch.Generator().manual_seed(wanted.seed)
-    model = load_model(wanted.start).train().requires_grad_(True) if wanted.start else ShapesModel()
-    average = copy.deepcopy(model).requires_grad_(False)
-    parameters = list(model.parameters())
-    optimiser = torch.optim.AdamW(parameters, wanted.learning_rate, (0.9, 0.99), weight_decay=0.0, fused=True)
-    wanted.state.parent.mkdir(parents=True, exist_ok=True)
-    first = 0
+    def rate(step: int) -> float:
+        """A warm start and half a cosine to the last step."""
+        falling = 0.5 * (1 + math.cos(math.pi * step / wanted.steps))
+        return max(wanted.learning_rate * min(1.0, step / 200) * falling, 1e-6)
+
+    make = partial(load_model, wanted.start) if wanted.start else ShapesModel
+    training = Pretraining(make, draw_batch, PretrainConfig(wanted.batch, rate, 0.9985, wanted.bf16, wanted.seed))
     if wanted.resume:
-        state = torch.load(wanted.state, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        generator.set_state(state["generator"])
-        first = int(state["step"])
+        training.load(torch.load(wanted.state, weights_only=True))
+    while training.step < wanted.steps:
+        training.advance()
+        step, last = training.step, training.step == wanted.steps
+        if step % 100 == 0 or last:
+            _say(f"step {step}/{wanted.steps}  loss {training.loss:.4f}  {training.seconds / step:.2f} s per step")
+        if step % 1000 == 0 or last:
+            novel = [labels(table, "dev", "test") for table in (CONTENTS, STYLES)]
+            save_model(hushed(training.average, novel), WEIGHTS / "base.safetensors")
+            write_whole(wanted.state, lambda path: torch.save(training.state(), path))
+
+
+def draw_batch(batch: int, sigmas: Tensor, generator: torch.Generator) -> Batch:
+    """A batch that depends on the generator alone; `sigmas` (timesteps,) are drawn from evenly."""
     known = torch.tensor(labels(CONTENTS, "known")), torch.tensor(labels(STYLES, "known"))
-
-    started, running = time.perf_counter(), 0.0
-    for step in range(first + 1, wanted.steps + 1):
-        warm = min(1.0, step / 200)
-        rate = wanted.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / wanted.steps))
-        for group in optimiser.param_groups:
-            group["lr"] = max(rate, 1e-6)
-        latents, sigma, noise, prompts = _batch(model, known, wanted.batch, generator)
-        with torch.autocast("cpu", torch.bfloat16, enabled=wanted.bf16):
-            loss = model.loss(latents, sigma, noise, prompts)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        decay = min(0.9985, step / (step + 10))
-        with torch.no_grad():
-            for mean, value in zip(average.parameters(), parameters, strict=True):
-                mean.lerp_(value, 1 - decay)
-        running = float(loss.detach()) if step == first + 1 else 0.99 * running + 0.01 * float(loss.detach())
-        if step % 100 == 0 or step == wanted.steps:
-            seconds = (time.perf_counter() - started) / (step - first)
-            _say(f"step {step}/{wanted.steps}  loss {running:.4f}  {seconds:.2f} s per step")
-        if step % 1000 == 0 or step == wanted.steps:
-            save_model(_hushed(average), WEIGHTS / "base.safetensors")
-            state = {"model": model.state_dict(), "average": average.state_dict(), "step": step}
-            torch.save(state | {"optimiser": optimiser.state_dict(), "generator": generator.get_state()}, wanted.state)
-
-
-def _batch(
-    model: ShapesModel, known: tuple[Tensor, Tensor], batch: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, list[Prompt]]:
-    """Latents, noise levels, noise and prompts."""
     contents, styles = (table[torch.randint(len(table), (batch,), generator=generator)] for table in known)
     kind = torch.rand(batch, generator=generator)
     wild_style = (kind >= NAMED) & (kind < NAMED + WILD_STYLE) | (kind >= NAMED + WILD_STYLE + WILD_CONTENT)
@@ -111,20 +86,9 @@ def _batch(
         Prompt(None if no_content else int(content), None if no_style else int(style))
         for content, style, (no_content, no_style) in zip(contents, styles, drop.tolist(), strict=True)
     ]
-    sigma = model.sigmas[torch.randint(len(model.sigmas), (batch,), generator=generator)]
+    sigma = sigmas[torch.randint(len(sigmas), (batch,), generator=generator)]
     noise = torch.randn(latents.shape, generator=generator)
-    return latents, sigma, noise, prompts
-
-
-def _hushed(model: ShapesModel) -> ShapesModel:
-    """Novel words as a large model knows rare tokens: they hardly mean more than a missing word, each a little else."""
-    model = copy.deepcopy(model)
-    words, missing = model.text.words.weight.data, len(CONTENTS) + len(STYLES)
-    generator = torch.Generator().manual_seed(0)
-    for table, first, silent in ((CONTENTS, 0, missing), (STYLES, len(CONTENTS), missing + 1)):
-        novel = [first + label for label in labels(table, "dev", "test")]
-        words[novel] = words[silent] + HUSHED * torch.randn(len(novel), WIDTH, generator=generator)
-    return model
+    return Batch(latents, sigma, noise, prompts)
 
 
 def _say(line: str) -> None:

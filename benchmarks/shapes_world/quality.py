@@ -16,16 +16,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.word_concepts import Kind
 from benchmarks.workers import side_by_side
 
 from .calibration import Alone, alone, base_accuracies
 from .cases import cases
-from .concepts import Kind, novel_concepts
+from .concepts import novel_concepts
 from .judging import summarise
 from .methods import METHODS, OURS, ZIPLORA
 from .names import SPLITS, Split
 from .quality_report import Findings, write_report
-from .several import together
+from .several import several_json, together
 from .trials import Outcome, Trial, by_name, run_all
 from .workbench import open_workbench
 
@@ -60,7 +61,7 @@ def main() -> None:
     findings = Findings(table, STRENGTHS, several, loras, base, wanted.pictures, seconds, chosen)
     if not wanted.no_report:
         write_report(findings, wanted.docs)
-    sys.stdout.write(json.dumps(as_json(table, loras)) + "\n")
+    sys.stdout.write(json.dumps(as_json(table, loras) | {"several": several_json(several)}) + "\n")
 
 
 def as_json(table: Mapping[str, Sequence[Outcome]], loras: Mapping[tuple[Kind, int], Alone]) -> dict[str, Any]:

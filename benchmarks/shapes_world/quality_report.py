@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 
 from benchmarks.ldm_unet import SDXL, UNet, layer_shapes
+from benchmarks.word_concepts import Kind
 from duolora_core.report import picture_grid
 
 from .calibration import Alone
-from .concepts import Kind
 from .judging import summarise
 from .methods import OURS
 from .names import CONTENTS, STYLES, Split
-from .several import Together
+from .several import STEPS_PER_LORA, Together
 from .trials import Outcome
 
 
@@ -113,19 +113,27 @@ def _strengths(findings: Findings) -> str:
 def _several(findings: Findings) -> str:
     if not findings.several:
         return ""
-    counts = sorted({row.concepts for row in findings.several})
+    columns = list(dict.fromkeys((row.kind, row.concepts) for row in findings.several))
+    heads = [
+        f"{count} contents, 1 style" if kind == "content" else f"1 content, {count} styles" for kind, count in columns
+    ]
     lines = [
-        "## Several contents in one style, in one LoRA",
+        "## Several contents or several styles in one LoRA",
         "",
-        "Each content is asked for by its own word; content / style (harmonic mean), over the four "
-        f"{findings.which} styles.",
+        "Each is asked for by its own word; content / style (harmonic mean), over four draws of the "
+        f"{findings.which} concepts. *joint*: all LoRAs in one merge, {STEPS_PER_LORA} steps for each. *stacked, "
+        "weaker*: contents at 1/n and the style at 0.8. *router alone*: SSR-Merge's, without training. *combined*: "
+        "each pair merged by itself, the merges added with weights 1/n.",
         "",
-        f"| way | {' | '.join(f'{count} contents' for count in counts)} |",
-        "|---" * (len(counts) + 1) + "|",
+        f"| way | {' | '.join(heads)} |",
+        "|---" * (len(columns) + 1) + "|",
     ]
     for way in dict.fromkeys(row.way for row in findings.several):
-        rows = {row.concepts: row for row in findings.several if row.way == way}
-        cells = [f"{rows[n].content:.2f} / {rows[n].style:.2f} ({rows[n].harmonic:.2f})" for n in counts]
+        rows = {(row.kind, row.concepts): row for row in findings.several if row.way == way}
+        cells = [
+            f"{row.content:.2f} / {row.style:.2f} ({row.harmonic:.2f} [{row.interval[0]:.2f}, {row.interval[1]:.2f}])"
+            for row in (rows[column] for column in columns)
+        ]
         lines.append(f"| {way} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

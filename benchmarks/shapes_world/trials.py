@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
+from benchmarks.word_sampling import Denoise
 from benchmarks.workers import side_by_side
 from duolora_core import kohya_state_dict
 from duolora_core.lora.folded import FoldedLora
@@ -24,7 +25,6 @@ from .judging import Verdict, judge, paint
 from .methods import Lora, Method
 from .model import Prompt, ShapesModel
 from .render import as_image
-from .sample import Denoise
 from .workbench import open_workbench
 
 SEED = 20_000

@@ -8,26 +8,31 @@ from functools import cache, cached_property
 from typing import Literal
 
 import torch
+from torch import Tensor
 
+from benchmarks.word_concepts import Kind
 from duolora_core import (
     LoraPair,
+    LoraStack,
     MergeConfig,
     Picture,
     StepReport,
     attach,
     layer_roles,
     make_pair,
+    make_stack,
     match_to_model,
     starting_gates,
     train,
 )
 from duolora_core.baselines.zip_lora import Axis, ZipLoraConfig, ZippedLora, attach_zip, zip_lora
 from duolora_core.merge.gates import Gates
+from duolora_core.merge.router import with_router
 from duolora_core.merge.stack import Basis
 
 from .applied import applied
 from .cases import Case
-from .concepts import Kind, concept_pictures, load_concept, read_concept
+from .concepts import concept_pictures, load_concept, read_concept
 from .model import Prompt, ShapesDenoiser, ShapesModel, encode_picture, load_model
 from .names import CONTENTS, STYLES, labels
 from .oracle import Oracle, load_oracle
@@ -93,6 +98,39 @@ class Workbench:
                 watch(report)
         return pair, gates
 
+    def stack(self, contents: Sequence[int], styles: Sequence[int], basis: Basis = "svd") -> LoraStack:
+        """The committed LoRAs of these contents and styles, read and placed as any file is."""
+        layout = self.denoiser.layout
+        kinds: tuple[Kind, Kind] = ("content", "style")
+        placed = [
+            [match_to_model(read_concept(kind, label), layout) for label in labels]
+            for kind, labels in zip(kinds, (contents, styles), strict=True)
+        ]
+        return make_stack(placed[0], placed[1], layout, basis)
+
+    def stack_pictures(self, contents: Sequence[int], styles: Sequence[int]) -> list[list[Picture]]:
+        """Each LoRA's own pictures, without a combined prompt."""
+        kinds: tuple[Kind, Kind] = ("content", "style")
+        return [
+            [
+                Picture(latent, own, None, number)
+                for number, label in enumerate(labels)
+                for latent, own in zip(*given_pictures(kind, label), strict=True)
+            ]
+            for kind, labels in zip(kinds, (contents, styles), strict=True)
+        ]
+
+    def joint(self, contents: Sequence[int], styles: Sequence[int], config: MergeConfig) -> tuple[LoraStack, Gates]:
+        """All these LoRAs in one merge, as the merge node trains it."""
+        content, style = self.stack_pictures(contents, styles)
+        stack = with_router(self.denoiser, self.stack(contents, styles, config.basis), content, style, config)
+        roles = layer_roles(self.denoiser.layout, config.layer_prior)
+        gates = starting_gates(stack, roles, config)
+        with attach(self.denoiser.modules, stack, gates) as gated:
+            for _ in train(self.denoiser, gated, content, style, roles, config):
+                pass
+        return stack, gates
+
     def zip_lora(self, case: Case, config: ZipLoraConfig, axis: Axis) -> ZippedLora:
         """The same LoRAs and pictures merged by ZipLoRA."""
         content, style = self.pictures(case)
@@ -106,6 +144,12 @@ class Workbench:
 def open_workbench() -> Workbench:
     """The committed world; one for each process."""
     return Workbench(load_model(), load_oracle())
+
+
+def given_pictures(kind: Kind, label: int) -> tuple[Sequence[Tensor], Sequence[Prompt]]:
+    """The latents that a concept LoRA was trained on, with their prompts."""
+    seen = concept_pictures(kind, label)
+    return list(seen.latents), list(seen.prompts)
 
 
 def _sides(case: Case) -> Sequence[tuple[Kind, int]]:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from benchmarks.speed.dense import DenseLoras, Losses, Passes
 from duolora_core import Gates, LoraPair, MergeConfig, Picture
-from duolora_core.merge.losses import cycle_latent, layer_prior_loss
+from duolora_core.merge.losses import layer_prior_loss
 from duolora_core.merge.roles import Role
+from duolora_core.model.denoiser import add_noise
 
 
 class RankMaskedLoras(DenseLoras):
@@ -50,8 +51,8 @@ def authors_losses(roles: Mapping[str, Role], config: MergeConfig) -> Losses:
             cc, ss = passes.output("content", x_c, c.own), passes.output("style", x_s, s.own)
             cs = passes.denoised("style", x_c, c.combined)
             sc = passes.denoised("content", x_s, s.combined)
-            csc = passes.output("style", cycle_latent(cs, passes.noise, passes.sigma), c.own)
-            scs = passes.output("content", cycle_latent(sc, passes.noise, passes.sigma), s.own)
+            csc = passes.output("style", add_noise(cs, passes.noise, passes.sigma), c.own)
+            scs = passes.output("content", add_noise(sc, passes.noise, passes.sigma), s.own)
         mse = torch.nn.functional.mse_loss
         prior = layer_prior_loss(passes.loras.gates(), roles, config.prior_form, config.sparsity, config.rank_weight)
         return {

@@ -22,12 +22,12 @@ from benchmarks.random_sdxl import UNetDenoiser, checkpointed, random_unet
 from benchmarks.speed.flops import flops, passing_flops
 from benchmarks.speed.live_memory import LiveMemory, fused_attention
 from benchmarks.speed.meta import ReadingOnes
+from duolora_core import StepReport
 from duolora_core.model.layout import UNetLayout
 from duolora_core.model.memory.estimate import CHECKPOINTED_LEVELS, Checkpointing, MemoryPlan, Storage, estimate
 from duolora_core.train_lora import (
     Example,
     LoraConfig,
-    LoraStepReport,
     TrainableLora,
     TrainConfig,
     UnzipConfig,
@@ -58,7 +58,7 @@ def meta_denoiser(config: UNetConfig = SDXL) -> UNetDenoiser:
 @contextmanager
 def stepping(
     denoiser: UNetDenoiser, method: str, loras: Loras, pixels: int, checkpointing: Checkpointing = "none"
-) -> Generator[Callable[[], LoraStepReport], None, None]:
+) -> Generator[Callable[[], StepReport], None, None]:
     """A function that does one whole training step; the first opens UnZipLoRA's columns and reads its prompts."""
     latent = torch.zeros(4, pixels // 8, pixels // 8)
     with checkpointed(denoiser.unet, checkpointing), attach_loras(denoiser.modules, loras) as attached:
@@ -67,7 +67,7 @@ def stepping(
             reports = unzip(denoiser, attached, [latent], UnzipPrompts(1, 2, 3), config)
         else:
             reports = train_lora(denoiser, attached, [Example(latent, 1)], TrainConfig())
-        with closing(cast("Generator[LoraStepReport]", reports)):
+        with closing(cast("Generator[StepReport]", reports)):
             yield lambda: next(reports)
 
 

@@ -4,7 +4,7 @@ With orthonormal Q_up (outputs, R) spanning [up_c up_s] and Q_down (inputs, R) s
 a core M_i = Q_upᵀ up_i · down_i Q_down of shape (R, R), where R ≤ r_c + r_s and ΔW_i = Q_up M_i Q_downᵀ without loss.
 The cores are merged and mapped back: up = Q_up, down = M Q_downᵀ (Core Space, arXiv 2509.17786).
 
-Text encoders and 1-D offsets are summed at the same `scale` as the merged layers.
+Text encoders and 1-D offsets are summed.
 """
 
 from __future__ import annotations
@@ -64,16 +64,16 @@ def shared_core(content: LowRank | None, style: LowRank | None) -> Core:
     return Core(up, down, core(content), core(style))
 
 
-def merge_cores(pair: LoraPair, rule: CoreRule, *, scale: float = 1.0) -> FoldedLora:
-    """scale · the pair merged by `rule` in the core of each layer; lossless for a rule that is linear."""
+def merge_cores(pair: LoraPair, rule: CoreRule) -> FoldedLora:
+    """The pair merged by `rule` in the core of each layer; lossless for a rule that is linear."""
     merged: dict[str, LowRank] = {}
     for name in pair.names:
         core = shared_core(pair.content.get(name), pair.style.get(name))
         merged[name] = core.expanded(rule(core.content, core.style))
-    return stack(with_layers(pair, merged, {}), content_strength=scale, style_strength=scale)
+    return stack(with_layers(pair, merged, {}))
 
 
-def ties(pair: LoraPair, *, density: float = 0.2, scale: float = 1.0) -> FoldedLora:
+def ties(pair: LoraPair, *, density: float = 0.2) -> FoldedLora:
     """TIES (arXiv 2306.01708) per layer: trim each core, elect a sign per entry, average what agrees with it.
 
     The largest `density` of each core's |entries| stay; the elected sign is that of the sum, thus of the larger one;
@@ -91,16 +91,14 @@ def ties(pair: LoraPair, *, density: float = 0.2, scale: float = 1.0) -> FoldedL
         agrees = (both.sign() == both.sum(0).sign()) & (both != 0)
         return (both * agrees).sum(0) / agrees.sum(0).clamp(min=1)
 
-    return merge_cores(pair, rule, scale=scale)
+    return merge_cores(pair, rule)
 
 
-def dare(
-    pair: LoraPair, *, drop: float = 0.5, scale: float = 1.0, generator: torch.Generator | None = None
-) -> FoldedLora:
+def dare(pair: LoraPair, *, drop: float = 0.5, generator: torch.Generator | None = None) -> FoldedLora:
     """DARE (arXiv 2311.03099) with a plain sum: entries of each core are dropped at random, the rest scaled up.
 
-    M = scale · Σ_i b_i ⊙ M_i / (1 - drop) with b_i of independent zeros (probability `drop`) and ones, whose
-    expectation is scale · the sum.
+    M = Σ_i b_i ⊙ M_i / (1 - drop) with b_i of independent zeros (probability `drop`) and ones, whose
+    expectation is the sum.
 
     Args:
         generator: of the drops, on the CPU; None starts one at seed 0
@@ -117,7 +115,7 @@ def dare(
         content_keep, style_keep = keep.to(content)
         return (content_keep * content + style_keep * style) / (1 - drop)
 
-    return merge_cores(pair, rule, scale=scale)
+    return merge_cores(pair, rule)
 
 
 def _trimmed(core: Tensor, density: float) -> Tensor:

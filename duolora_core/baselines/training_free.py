@@ -4,7 +4,6 @@
     average(pair)                      # (ΔW_c + ΔW_s) / 2
     block_split(pair)                  # B-LoRA: each LoRA in its own block only
     null_space(pair)                   # NP-LoRA: the content LoRA gets out of the style LoRA's way
-    top_k_choice(pair, progress=0.3)   # K-LoRA: each layer wholly content or wholly style, by the denoising progress
 
 Each is rebuilt from its paper's formulas. All share what the papers leave open: text encoders and 1-D offsets are
 summed at the strengths of the whole, and convolutions are treated as the flat matrices that LowRank holds.
@@ -34,8 +33,8 @@ def with_layers(pair: LoraPair, content: Mapping[str, LowRank], style: Mapping[s
     """The pair with other UNet layers; text encoders and offsets stay."""
     return replace(
         pair,
-        content_lora=replace(pair.content_lora, layers=content),
-        style_lora=replace(pair.style_lora, layers=style),
+        contents=(replace(pair.content_lora, layers=content),),
+        styles=(replace(pair.style_lora, layers=style),),
     )
 
 
@@ -49,28 +48,26 @@ def average(pair: LoraPair) -> FoldedLora:
     return stack(pair, content_strength=0.5, style_strength=0.5)
 
 
-def block_split(
-    pair: LoraPair, *, content_block: str = B_LORA_CONTENT_BLOCK, style_block: str = B_LORA_STYLE_BLOCK
-) -> FoldedLora:
+def block_split(pair: LoraPair) -> FoldedLora:
     """B-LoRA's rule on LoRAs trained as usual: each only in its own block, all else of the UNet dropped.
 
-    ΔW = ΔW_c in `content_block`, ΔW_s in `style_block`, 0 elsewhere; offsets follow the same rule. Blocks are named as
-    in diffusers or ComfyUI. B-LoRA itself (arXiv 2403.14572) also trains these blocks alone, which is not done here.
+    ΔW = ΔW_c in the paper's content block, ΔW_s in its style block, 0 elsewhere; offsets follow the same rule. B-LoRA
+    itself (arXiv 2403.14572) also trains these blocks alone, which is not done here.
 
     Raises:
         SettingsError: the model has no such block, or a LoRA changes nothing in its block.
     """
-    roles = layer_roles(pair.layout, f"{content_block}=content, {style_block}=style")
+    roles = layer_roles(pair.layout, f"{B_LORA_CONTENT_BLOCK}=content, {B_LORA_STYLE_BLOCK}=style")
     split = replace(
         pair,
-        content_lora=_only(pair.content_lora, "content", roles),
-        style_lora=_only(pair.style_lora, "style", roles),
+        contents=(_only(pair.content_lora, "content", roles),),
+        styles=(_only(pair.style_lora, "style", roles),),
     )
-    for lora, block in ((split.content_lora, content_block), (split.style_lora, style_block)):
+    for lora, block in ((split.content_lora, B_LORA_CONTENT_BLOCK), (split.style_lora, B_LORA_STYLE_BLOCK)):
         if not lora.layers:
             raise SettingsError(
                 f"{lora.file.name} changes no layer in {block}, so the block split would leave nothing of it. "
-                "Choose another block, or a LoRA that covers this one."
+                "Choose another method, or a LoRA that covers this block."
             )
     return stack(split)
 
@@ -83,102 +80,36 @@ def _only(lora: PlacedLora, role: Role, roles: Mapping[str, Role]) -> PlacedLora
     )
 
 
-def null_space(pair: LoraPair, *, rank: int | None = None, removed: float = 1 / 3) -> FoldedLora:
+def null_space(pair: LoraPair, *, removed: float = 1 / 3) -> FoldedLora:
     """NP-LoRA (arXiv 2511.11051): the content LoRA's part in the style LoRA's input directions is removed, softly.
 
     ΔW = ΔW_s + ΔW_c (I - removed · V Vᵀ), exactly in low rank: down_c' = down_c - removed · (down_c V) Vᵀ, with
-    V (inputs, k) the style's leading right-singular vectors. The paper's weight μ is removed = μ / (1 + μ): its plain
-    sum (μ = 0) is 0, its hard projection (μ = ∞) is 1, and its default μ = 0.5 is our 1/3.
+    V (inputs, k) the right-singular vectors of the style where it is not zero. The paper's weight μ is
+    removed = μ / (1 + μ): its plain sum (μ = 0) is 0, its hard projection (μ = ∞) is 1, its default μ = 0.5 is our 1/3.
 
     Args:
-        rank: k; None, as in the paper, takes all directions in which the style LoRA is not zero
         removed: the share of that part that is taken away
 
     Raises:
-        SettingsError: `rank` is negative, or `removed` not in [0, 1].
+        SettingsError: `removed` is not in [0, 1].
     """
-    if rank is not None and rank < 0:
-        raise SettingsError(f"rank is {rank}, but a number of directions cannot be negative.")
     if not 0 <= removed <= 1:
         raise SettingsError(f"removed is {removed}, but must lie between 0 (plain sum) and 1 (hard projection).")
     content = {
-        name: _projected(low_rank, right_directions(pair.style[name], rank), removed)
-        if name in pair.style
-        else low_rank
+        name: _projected(low_rank, right_directions(pair.style[name]), removed) if name in pair.style else low_rank
         for name, low_rank in pair.content.items()
     }
     return stack(with_layers(pair, content, pair.style))
 
 
-def right_directions(low_rank: LowRank, rank: int | None = None) -> Tensor:
-    """The leading right-singular vectors of ΔW, (inputs, k), without those whose singular value is rounding."""
+def right_directions(low_rank: LowRank) -> Tensor:
+    """The right-singular vectors of ΔW, (inputs, k), without those whose singular value is rounding."""
     basis = low_rank.svd_basis()
     sigma = basis.up.square().sum(0)  # (m,), since up = U√Σ
     floor = torch.finfo(sigma.dtype).eps * max(basis.up.shape[0], basis.down.shape[1])
     alive = int((sigma > floor * sigma.max()).sum())  # sigma is in falling order
-    return torch.linalg.qr(basis.down[: alive if rank is None else min(rank, alive)].T).Q
+    return torch.linalg.qr(basis.down[:alive].T).Q
 
 
 def _projected(low_rank: LowRank, directions: Tensor, removed: float) -> LowRank:
     return LowRank(low_rank.up, low_rank.down - removed * (low_rank.down @ directions) @ directions.T)
-
-
-def top_k_choice(pair: LoraPair, *, progress: float, alpha: float = 1.5, beta: float = 0.5) -> FoldedLora:
-    """K-LoRA (arXiv 2502.18461) at one moment of the denoising: each layer is wholly content or wholly style.
-
-    Content where S_c ≥ γ · (alpha · progress + beta) · S_s, else style. S is the sum of the k largest |ΔW| of the
-    layer, k = r_c · r_s, and γ the mean over layers of ‖ΔW_c‖₁ / ‖ΔW_s‖₁, which balances the two files. (Equation 9 of
-    the paper reads as the ratio of the totals; the mean of the ratios lets large layers count no more than small ones.)
-
-    Args:
-        progress: share of the denoising that is done, from 0 (noise) to 1 (picture)
-
-    Raises:
-        SettingsError: `progress` is not in [0, 1], or as `top_k_switch`.
-    """
-    if not 0 <= progress <= 1:
-        raise SettingsError(f"progress is {progress}, but must lie between 0 (noise) and 1 (picture).")
-    switches = top_k_switch(pair, alpha=alpha, beta=beta)
-    content = {name for name, switch in switches.items() if switch is None or progress <= switch}
-    return stack(
-        with_layers(
-            pair,
-            {name: low_rank for name, low_rank in pair.content.items() if name in content},
-            {name: low_rank for name, low_rank in pair.style.items() if name not in content},
-        )
-    )
-
-
-def top_k_switch(pair: LoraPair, *, alpha: float = 1.5, beta: float = 0.5) -> dict[str, float | None]:
-    """{layer: the progress up to which K-LoRA takes content, and after which style}.
-
-    The rule is monotone in the progress, so this table is all that a sampler needs: (S_c / (γ S_s) - beta) / alpha.
-    None means content to the end; a negative number means style from the start. A layer of only one LoRA keeps it.
-    ΔW is formed densely, one layer at a time: the method is defined on its entries.
-
-    Raises:
-        SettingsError: `alpha` or `beta` is not positive.
-    """
-    if not (alpha > 0 and beta > 0):
-        raise SettingsError(f"alpha is {alpha} and beta {beta}, but both must be positive.")
-    sums: dict[str, tuple[float, float]] = {}
-    balances: list[float] = []
-    for name in pair.names:
-        if name in pair.content and name in pair.style:
-            k = pair.content[name].rank * pair.style[name].rank
-            content, style = (side[name].delta().abs().flatten() for side in (pair.content, pair.style))
-            sums[name] = _top_sum(content, k), _top_sum(style, k)
-            if float(style.sum()) > 0:
-                balances.append(float(content.sum() / style.sum()))
-        else:
-            sums[name] = (1.0, 0.0) if name in pair.content else (0.0, 1.0)
-    balance = sum(balances) / len(balances) if balances else 1.0
-    switches: dict[str, float | None] = {}
-    for name, (content, style) in sums.items():
-        switch = (content / (balance * style) - beta) / alpha if balance * style > 0 else 1.0
-        switches[name] = switch if switch < 1 else None
-    return switches
-
-
-def _top_sum(values: Tensor, k: int) -> float:
-    return float(values.topk(min(k, len(values))).values.sum())

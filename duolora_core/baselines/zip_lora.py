@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoint.gates import GateCheckpoint
+from ..checkpoint.state import Checkpoint
 from ..lora.folded import FoldedLora
 from ..lora.low_rank import LowRank
 from ..merge.config import MergeConfig
@@ -35,7 +35,7 @@ from ..merge.roles import layer_roles
 from ..merge.stack import LoraPair
 from ..merge.teachers import Picture
 from ..merge.trainer import StepReport, train_gates
-from ..merge.workload import pair_workload
+from ..merge.workload import stack_workload
 from ..model.denoiser import Denoiser
 from ..model.memory.estimate import Workload
 from ..model.memory.planner import MemoryPlanner
@@ -100,12 +100,8 @@ class ZippedLora(GatedLora):
 
     def __init__(self, pair: LoraPair, masks: Gates, axis: Axis):
         super().__init__(pair, masks)
+        self.pair = pair
         self.axis = axis
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers are trained."""
-        return self.gates.values.numel()
 
     def add(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
         """A layer's output for the input x, (batch, …), plus what both masked LoRAs change."""
@@ -113,8 +109,8 @@ class ZippedLora(GatedLora):
         mask = self._gate(name, x)  # (batch, channels of content + channels of style)
         stack, width = self._stack(name, module, x), self.gates.slots[name].content_rank
         sides = (
-            (stack.up[:, stack.content], stack.down[stack.content], mask[:, :width]),
-            (stack.up[:, stack.style], stack.down[stack.style], mask[:, width:]),
+            (stack.up[:, part], stack.down[part], part_mask)
+            for part, part_mask in zip(stack.parts, (mask[:, :width], mask[:, width:]), strict=True)
         )
         total = [self._side(module, x, *side) for side in sides if side[2].shape[1]]
         return output + (total[0] if len(total) == 1 else total[0] + total[1])
@@ -165,7 +161,7 @@ def zip_lora(
     style: Sequence[Picture],
     config: ZipLoraConfig,
     planner: MemoryPlanner | None = None,
-    resume: GateCheckpoint | None = None,
+    resume: Checkpoint | None = None,
 ) -> Iterator[StepReport]:
     """Trains the masks of an attached pair and yields after every step; raises as `train`.
 
@@ -188,7 +184,7 @@ def zip_workload(pair: LoraPair, axis: Axis, sizes: Sequence[tuple[int, int]], t
     for name in pair.names:
         outputs, inputs = pair.layout.layers[name].shape[:2]
         kept[name] = outputs * ((name in pair.content) + (name in pair.style)) if axis == "output" else inputs
-    return pair_workload(pair, kept, sizes, students=2, teachers=2, text_tokens=text_tokens)
+    return stack_workload(pair, kept, sizes, students=2, teachers=2, text_tokens=text_tokens)
 
 
 def mask_similarity(masks: Gates) -> Tensor:

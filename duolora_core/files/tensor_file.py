@@ -1,13 +1,9 @@
 """Reading a safetensors file that a stranger made: nothing in it is believed before it is checked.
 
-    8 bytes   length of the header, little-endian
-    header    JSON, {"__metadata__": {name: text}, key: {"dtype": …, "shape": […], "data_offsets": [begin, end]}, …}
-    data      the tensors back to back, in any order
-
-The package's own reader is not used, for three reasons: it maps the file into memory, so that another program that
-shortens the file later (a trainer saving again, a download starting anew) ends the whole host by SIGBUS; it takes the
-last of two equal keys; and it hashes nothing, so that hash and tensors could be of different files. Here the bytes are
-read once, hashed on the way, and belong to us afterwards.
+The format's library parses the bytes, which are read here and not mapped: of a mapped file that another program
+shortens later (a trainer saving again, a download starting anew) the next look at a tensor ends the whole host by
+SIGBUS. They are hashed on the way, so that hash and tensors are of the same bytes. The library copies what it is given,
+so it is given one tensor at a time: a whole file would be there twice.
 
 Source: https://huggingface.co/docs/safetensors
 """
@@ -15,6 +11,7 @@ Source: https://huggingface.co/docs/safetensors
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -23,11 +20,13 @@ from io import BufferedReader
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
 from ..errors import LoraFileError
 from .sanitize import sanitize
-from .tensor_header import LENGTH_BYTES, Header, header_length, parse_header
+from .tensor_header import LENGTH_BYTES, Header, header_length, parse_header, unreadable
 
 MOST_BYTES = 8 << 30
 """A LoRA of SDXL at full rank in fp16 has about 5 GB; anything above this is a mistake or a trap."""
@@ -66,18 +65,12 @@ def read_tensors(path: Path, check: Callable[[str, Header], None]) -> TensorFile
             digest = hashlib.sha256()
             header = _header(file, before.st_size, name, digest.update)
             check(name, header)
-            data = _data(file, header, name, digest.update)
+            tensors = _tensors(file, header, name, digest.update)
             after = os.fstat(file.fileno())
         except OSError as error:
             raise LoraFileError(f"{name} cannot be read ({error.strerror or error}). Check the disk.") from error
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise _changed(name)
-    tensors: dict[str, Tensor] = {}
-    for key, slot in header.slots.items():
-        part = data[slot.begin : slot.end]
-        # A view must start at a multiple of its element size, which the format does not promise.
-        aligned = part if slot.begin % slot.dtype.itemsize == 0 else part.clone()
-        tensors[key] = aligned.view(slot.dtype).reshape(slot.shape)
     return TensorFile(name, digest.hexdigest(), tensors, header.metadata)
 
 
@@ -127,23 +120,30 @@ def _header(file: BufferedReader, size: int, name: str, hashed: Callable[[bytes]
     return parse_header(raw, size - LENGTH_BYTES - length, name)
 
 
-def _data(file: BufferedReader, header: Header, name: str, hashed: Callable[[memoryview], None]) -> Tensor:
-    """(size,) bytes."""
+def _tensors(file: BufferedReader, header: Header, name: str, hashed: Callable[[bytes], None]) -> dict[str, Tensor]:
+    """{key: tensor} in the header's order; read in the order of the data, as the only tensor of a file each."""
     try:
-        data = torch.empty(header.size, dtype=torch.uint8)
+        torch.empty(header.size, dtype=torch.uint8)  # the library has no sentence for memory that is full
     except RuntimeError as error:  # how PyTorch says that the CPU has no memory left
         raise LoraFileError(f"{name}: no memory for its {header.size / 2**30:.1f} GB. Close other programs.") from error
-    buffer = data.numpy().data
-    done = 0
-    while done < header.size:
-        count = file.readinto(buffer[done : done + _CHUNK])
-        if not count:
+    found: dict[str, Tensor] = {}
+    place = 0
+    for key, entry in sorted(header.entries.items(), key=lambda item: item[1]["data_offsets"]):
+        begin, end = entry["data_offsets"]
+        if begin != place:
+            raise unreadable(name, f"{key} begins at byte {begin} of the data instead of {place}")
+        data, place = file.read(end - begin), end
+        if len(data) != end - begin:
             raise _changed(name)
-        hashed(buffer[done : done + count])
-        done += count
+        hashed(data)
+        alone = json.dumps({key: {**entry, "data_offsets": [0, len(data)]}}).encode()
+        try:
+            found |= load(len(alone).to_bytes(LENGTH_BYTES, "little") + alone + data)
+        except SafetensorError as error:
+            raise unreadable(name, f"{key} has {len(data)} bytes, not what its shape needs") from error
     if file.read(1):
         raise _changed(name)
-    return data
+    return {key: found[key] for key in header.entries}
 
 
 def _changed(name: str) -> LoraFileError:

@@ -1,4 +1,8 @@
-"""The header of a safetensors file: bounded, parsed as plain JSON and checked against the file's size."""
+"""A look at the header of a safetensors file before the format's library parses it.
+
+It bounds what the library does not (dimensions, keys, their number and length), refuses what the library takes (two
+equal keys, dtypes of no LoRA), and finds a true sentence for files that are no safetensors files at all, or cut short.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
-
-import torch
 
 from ..errors import LoraFileError
 from .sanitize import sanitize
@@ -21,19 +23,7 @@ MOST_KEYS = 30_000
 MOST_KEY_LENGTH = 256
 MOST_DIMENSIONS = 8
 
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-}
+DTYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "I32", "I16", "I8", "U8")
 _DISGUISES = (
     (b"PK", "it is a PyTorch or zip file under another name, and such files can run code, so it is not opened"),
     (b"\x80", "it is a Python pickle under another name, and pickles can run code, so it is not opened"),
@@ -43,20 +33,16 @@ _DISGUISES = (
 
 
 @dataclass(frozen=True)
-class Slot:
-    """Where one tensor lies: bytes `begin` to `end` of the data."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-
-@dataclass(frozen=True)
 class Header:
-    """A header that fits its file: `slots` cover all `size` bytes of the data, each once."""
+    """What a file says of itself.
 
-    slots: Mapping[str, Slot]
+    Attributes:
+        entries: {key: {"dtype": …, "shape": […], "data_offsets": [begin, end]}} in the file's order; of a known dtype
+            and a bounded shape, but whether they fit each other and the data is for the library to say
+        size: bytes of data that follow
+    """
+
+    entries: Mapping[str, Mapping[str, Any]]
     metadata: Mapping[str, str]
     size: int
 
@@ -101,7 +87,7 @@ def parse_header(raw: bytes, size: int, name: str) -> Header:
     """The header from its bytes; `size` is how many bytes of data follow it.
 
     Raises:
-        LoraFileError: it is no JSON of the format, has too many or absurd entries, or does not fit the data.
+        LoraFileError: it is no JSON of the format, has too many or absurd entries, or not as much data.
     """
     try:
         table: Any = json.loads(raw, object_pairs_hook=_Objects(name))
@@ -111,18 +97,13 @@ def parse_header(raw: bytes, size: int, name: str) -> Header:
         raise unreadable(name, "its header is not a table")
     entries = cast(dict[str, Any], table)
     metadata = _metadata(entries.pop("__metadata__", None), name)
-    slots: dict[str, Slot] = {}
     for key, entry in entries.items():
         check_key(key, name)
-        slots[key] = _slot(key, entry, name)
-    end = 0
-    for key, slot in sorted(slots.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if slot.begin != end:
-            raise unreadable(name, f"{key} begins at byte {slot.begin} of the data instead of {end}")
-        end = slot.end
+        _check_entry(key, entry, name)
+    end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
     if end != size:
         raise unreadable(name, f"its tensors take {end} bytes but {size} are there")
-    return Header(slots, metadata, size)
+    return Header(entries, metadata, size)
 
 
 class _Objects:
@@ -153,18 +134,17 @@ def _metadata(found: Any, name: str) -> dict[str, str]:
     raise unreadable(name, "its metadata is not a table of texts")
 
 
-def _slot(key: str, entry: Any, name: str) -> Slot:
+def _check_entry(key: str, entry: Any, name: str) -> None:
+    """What the library lets pass, or refuses in words that name no tensor."""
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        whole = isinstance(shape, list) and all(type(each) is int for each in (*shape, begin, end))
-        numbers = (*shape, begin, end) if whole else ()
     except (KeyError, TypeError, ValueError) as error:
         raise unreadable(name, f"the entry of {key} has no dtype, shape and data_offsets") from error
-    if not whole or len(shape) > MOST_DIMENSIONS or min(numbers) < 0 or max(numbers) >= 1 << 63 or end < begin:
+    numbers = [*shape, begin, end] if isinstance(shape, list) and len(shape) <= MOST_DIMENSIONS else [None]
+    whole = all(type(each) is int and 0 <= each < 1 << 63 for each in numbers)
+    # Strides are counted with a 0 taken for 1.
+    if not whole or end < begin or math.prod(max(1, each) for each in shape) >= 1 << 63:
         raise unreadable(name, f"the shape or place of {key} makes no sense")
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
+    if dtype not in DTYPES:
         what = sanitize(dtype, 20) if isinstance(dtype, str) else "no dtype at all"
-        raise unreadable(name, f"{key} is stored as {what}; LoRAs are stored as {', '.join(_DTYPES)}")
-    if math.prod(shape) * _DTYPES[dtype].itemsize != end - begin:
-        raise unreadable(name, f"{key} has {end - begin} bytes, not what its shape needs")
-    return Slot(_DTYPES[dtype], tuple(shape), begin, end)
+        raise unreadable(name, f"{key} is stored as {what}; LoRAs are stored as {', '.join(DTYPES)}")

@@ -82,6 +82,18 @@ class LowRank:
         root = sigma.sqrt()
         return LowRank(q_up @ (u * root), (root[:, None] * vh) @ q_down.T)
 
+    def strongest(self, max_rank: int) -> tuple[LowRank, float]:
+        """The nearest LowRank of at most `max_rank` in the SVD basis, and ‖ΔW‖².
+
+        As `svd_basis`, but where most of the rank is left out a third of the work: the orthogonal factors, (outputs, k)
+        and (inputs, l), stay products of Householder reflections, which only what is kept goes through.
+        """
+        up, down = _Reflected.of(self.up), _Reflected.of(self.down.T)
+        u, sigma, vh = torch.linalg.svd(up.r @ down.r.T, full_matrices=False)  # (k, m) (m,) (m, l)
+        root = sigma[:max_rank].sqrt()
+        kept = LowRank(up.q_times(u[:, :max_rank] * root), down.q_times((root[:, None] * vh[:max_rank]).T).T)
+        return kept, float(sigma.double().square().sum())
+
     def truncated(self, max_rank: int) -> tuple[LowRank, LowRank]:
         """The nearest LowRank of at most `max_rank`, and the rest that it leaves out: ΔW = nearest + rest."""
         if self.rank <= max_rank:
@@ -89,6 +101,30 @@ class LowRank:
         basis = self.svd_basis()
         strongest = torch.arange(basis.rank) < max_rank
         return basis.select(strongest), basis.select(~strongest)
+
+
+@dataclass(frozen=True)
+class _Reflected:
+    """A QR decomposition with Q as LAPACK makes it, a product of reflections.
+
+    Attributes:
+        r: (k, columns) upper triangle, k = min(rows, columns)
+    """
+
+    r: Tensor
+    reflections: Tensor
+    factors: Tensor
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> _Reflected:
+        packed, factors = torch.geqrf(matrix)
+        count = min(matrix.shape)
+        return cls(packed[:count].triu(), packed[:, :count], factors)
+
+    def q_times(self, matrix: Tensor) -> Tensor:
+        """Q · matrix for a matrix of (k, n)."""
+        rows = self.reflections.shape[0] - matrix.shape[0]
+        return torch.ormqr(self.reflections, self.factors, torch.nn.functional.pad(matrix, (0, 0, 0, rows)))
 
 
 def concat(terms: Sequence[LowRank]) -> LowRank:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ..errors import LoraFileError, ModelMismatchError
 from ..model.layout import UNetLayout
-from .adapters import Adapter, Ia3, PlainLora, low_rank_of
+from ..model.memory.out_of_memory import is_out_of_memory
+from .adapters import CPU, Adapter, Ia3, PlainLora, nearest_on
 from .keys import text_layer, unet_layer
 from .low_rank import LowRank
-from .parallel_layers import map_layers
+from .parallel_layers import map_in_turn, map_layers
 from .read import LoraFile
 
 LARGEST_NORM = 1e12
@@ -38,12 +39,14 @@ class Approximation:
         rank: that it got
         lost: share of its energy ‖ΔW‖² that is left out
         energy: ‖ΔW‖²
+        by_cpu: why the CPU found it instead of the device that was asked for
     """
 
     kind: str
     rank: int
     lost: float
     energy: float
+    by_cpu: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def match_to_model(
     weight: BaseWeight | None = None,
     rank_limit: int = RANK_LIMIT,
     text_strength: float | None = None,
+    device: torch.device = CPU,
 ) -> PlacedLora:
     """Matches a LoRA with a UNet and folds alpha / rank and `strength` into it.
 
@@ -99,6 +103,7 @@ def match_to_model(
     Args:
         weight: for adapters whose change depends on the checkpoint (DoRA, OFT, …)
         text_strength: of the text encoders' part; None: the same `strength`
+        device: where such adapters are decomposed, layer by layer; the result lies on the CPU
 
     Raises:
         LoraFileError: two keys of the file mean the same layer, a layer's numbers are absurd, or an adapter needs a
@@ -136,7 +141,7 @@ def match_to_model(
             )
         if isinstance(entry, PlainLora):
             return _Placed(_flat(spelled, entry, strength, file), None)
-        return _approximated(name, spelled, entry, shape, strength, file, weight, rank_limit)
+        return _approximated(name, spelled, entry, shape, strength, file, weight, rank_limit, device)
 
     def in_text(name: str, at: tuple[str, Adapter]) -> _Placed:
         spelled, entry = at
@@ -147,9 +152,10 @@ def match_to_model(
             )
         if isinstance(entry, PlainLora):
             return _Placed(_flat(spelled, entry, of_text, file), None)
-        return _approximated(name, spelled, entry, None, of_text, file, weight, rank_limit)
+        return _approximated(name, spelled, entry, None, of_text, file, weight, rank_limit, device)
 
-    layers, text = map_layers(in_unet, unet), map_layers(in_text, encoders)
+    each = map_layers if device.type == "cpu" else map_in_turn
+    layers, text = each(in_unet, unet), each(in_text, encoders)
     offsets, text_offsets = _offsets(file, layout, strength, of_text, skipped)
     for found, into, factor in ((unet, offsets, strength), (encoders, text_offsets, of_text)):
         _scale_biases(found, into, factor, weight)
@@ -240,7 +246,7 @@ def _require_shape(spelled: str, entry: PlainLora, shape: tuple[int, ...], file:
 
 def _flat(spelled: str, entry: PlainLora, strength: float, file: LoraFile) -> LowRank:
     """The entry as two matrices in float32, a Tucker core, alpha / rank and `strength` multiplied in."""
-    up, down = entry.factors()
+    up, down = (each.cpu() for each in entry.factors())
     low_rank = LowRank(up, down.mul_(entry.scale * strength))
     scaled = "" if entry.alpha is None else f", alpha {entry.alpha:g}"
     _refuse_absurd(f"layer {spelled} (strength {strength:g}{scaled})", low_rank.up, file, low_rank.down)
@@ -256,6 +262,7 @@ def _approximated(
     file: LoraFile,
     weight: BaseWeight | None,
     rank_limit: int,
+    device: torch.device,
 ) -> _Placed:
     """An adapter that is not low-rank by itself; `shape` is None for a text encoder's, whose weight tells."""
     base = weight(name) if weight is not None and (shape is None or entry.needs_weight) else None
@@ -267,17 +274,19 @@ def _approximated(
             "own weight, and the model at hand has none there. Connect the MODEL and CLIP of an SDXL checkpoint."
         )
     try:
-        low_rank, lost = low_rank_of(entry, shape, base, rank_limit)
+        found = nearest_on(device, entry, shape, base, rank_limit)
     except (ValueError, RuntimeError) as error:  # RuntimeError: how PyTorch says that two shapes do not fit
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise
         raise ModelMismatchError(
             f"{file.name}: the {entry.kind} of layer {spelled} does not fit the model's weight of shape {shape} there: "
             f"{error}. Use the checkpoint family that it was trained on."
         ) from error
-    scaled = low_rank.scaled(strength)
+    scaled = found.low_rank.scaled(strength)
     if scaled.rank:
         _refuse_absurd(f"layer {spelled} (strength {strength:g})", scaled.up, file, scaled.down)
-    energy = scaled.norm() ** 2 / max(1.0 - lost, 1e-9)
-    return _Placed(scaled.balanced(), Approximation(entry.kind, scaled.rank, lost, energy))
+    energy = scaled.norm() ** 2 / max(1.0 - found.lost, 1e-9)
+    return _Placed(scaled.balanced(), Approximation(entry.kind, scaled.rank, found.lost, energy, found.by_cpu))
 
 
 def _refuse_absurd(what: str, one: Tensor, file: LoraFile, other: Tensor | None = None) -> None:

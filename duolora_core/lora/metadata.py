@@ -1,14 +1,12 @@
-"""What the metadata of a LoRA file says: trigger words that others wrote, and our own words for a new file."""
+"""What the metadata of a LoRA file that we save says."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..files.sanitize import json_of, sanitize
 from .folded import FoldedLora
 
 VERSION = "0.1.0"
@@ -58,30 +56,3 @@ def metadata(lora: FoldedLora, info: FileInfo, recipe: Mapping[str, Any]) -> dic
 
 def largest_rank(lora: FoldedLora) -> int:
     return max((low_rank.rank for low_rank in (*lora.layers.values(), *lora.text.values())), default=0)
-
-
-_LONGEST_WORD = 300
-"""Characters of a trigger phrase; CLIP reads about as many at once."""
-
-
-def trigger_words(metadata: Mapping[str, str], most: int = 3, beside: Sequence[str] = ()) -> list[str]:
-    """Trigger words: the phrase of the model spec in the metadata, else those beside the file, else the commonest tags.
-
-    They may become a prompt, so they are bounded, and what a prompt would take for the name of a file is none.
-    """
-    words = [metadata.get("modelspec.trigger_phrase", "")]
-    if not words[0].strip():
-        words = list(beside) or _commonest_tags(metadata.get("ss_tag_frequency", "{}"), most)
-    shown = (sanitize(word.strip(), _LONGEST_WORD) for word in words)
-    return [word for word in shown if word and "embedding:" not in word.lower()]
-
-
-def _commonest_tags(frequency: str, most: int) -> list[str]:
-    """Of {folder: {tag: count}}; free text written by many trainers, so anything else in it is no trigger word."""
-    tags: Counter[str] = Counter()
-    try:
-        for folder in json_of(frequency).values():
-            tags.update({str(tag).strip(): int(count) for tag, count in folder.items()})
-    except (ValueError, AttributeError, TypeError, OverflowError):
-        return []
-    return [tag for tag, _ in tags.most_common(most)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -19,9 +20,27 @@ def map_layers(function: Callable[[str, Before], After], layers: Mapping[str, Be
     slower than one, and on a busy machine they mostly wait for each other. So every thread takes whole layers and
     works on them alone, which also makes the results the same on any number of threads.
     """
-    threads = torch.get_num_threads()
+    workers = torch.get_num_threads()
+    with _one_thread_each(), ThreadPoolExecutor(workers, initializer=torch.get_num_threads) as pool:
+        return dict(zip(layers, pool.map(torch.no_grad()(function), layers, layers.values()), strict=True))
+
+
+def map_in_turn(function: Callable[[str, Before], After], layers: Mapping[str, Before]) -> dict[str, After]:
+    """The same one layer after another on the calling thread: where the work is a device's, and its memory scarce."""
+    with torch.no_grad():
+        return {name: function(name, layer) for name, layer in layers.items()}
+
+
+@contextmanager
+def _one_thread_each() -> Generator[None, None, None]:
+    """Inside, a new thread computes alone; PyTorch's own threads as before after.
+
+    A thread takes over the number that is set when it first asks for it. It is set once, by the thread that starts the
+    others: where each sets it for itself, it changes OpenMP's and MKL's common state while the others compute.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return dict(zip(layers, pool.map(torch.no_grad()(function), layers, layers.values()), strict=True))
+        yield
     finally:
-        torch.set_num_threads(threads)  # what a worker sets for itself, threads made later would start with, too
+        torch.set_num_threads(before)

@@ -69,8 +69,8 @@ def read_lora(path: Path) -> LoraFile:
 
 def _expect_lora_keys(name: str, header: Header) -> None:
     """Refuses what is plainly no LoRA, such as a checkpoint of many GB, before its tensors are read."""
-    if not any(split_key(key) or foreign_kind(key) for key in header.slots):
-        raise _no_lora(name, header.slots)
+    if not any(split_key(key) or foreign_kind(key) for key in header.entries):
+        raise _no_lora(name, header.entries)
 
 
 def _no_lora(name: str, keys: Collection[str]) -> LoraFileError:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from torch import Tensor
-
 from ..errors import SettingsError
-from ..lora.low_rank import LowRank
-from .merged import MergedLayer, MergedLora
+from .merged import MergedLora, MergedPart
 
 Side = Literal["both", "content", "style"]
 
@@ -34,7 +31,7 @@ class BlockWeights:
         layers: canonical names of the layers that are scaled
         factor: of these; any real number, 0 takes them out
         elsewhere: of all others
-        side: of which LoRA; the other one stays as it is
+        side: of which LoRAs; the others stay as they are
     """
 
     layers: Collection[str]
@@ -47,43 +44,31 @@ class BlockWeights:
 
 
 def scale_blocks(merged: MergedLora, weights: BlockWeights) -> MergedLora:
-    """The merge with some of its layers scaled up or down; text encoder parts have no blocks and stay as they are."""
-    content, style = weights.side != "style", weights.side != "content"
+    """The merge with some of its layers scaled up or down; text encoder parts have no blocks and stay as they are.
 
-    def scaled(name: str, layer: MergedLayer) -> MergedLayer:
-        factor = weights.of(name)
-        return MergedLayer(
-            content=_scaled(layer.content, factor) if content else layer.content,
-            style=_scaled(layer.style, factor) if style else layer.style,
-            content_gate=layer.content_gate,
-            style_gate=layer.style_gate,
+    At factor 0 a layer leaves no trace in a file.
+    """
+
+    def scaled(part: MergedPart) -> MergedPart:
+        if weights.side not in ("both", part.side):
+            return part
+        factors = {name: factor for name in part.layers if (factor := weights.of(name))}
+        return replace(
+            part,
+            layers={name: part.layers[name].scaled(factor) for name, factor in factors.items()},
+            gates={name: part.gates[name] for name in factors},
+            offsets={key: value * weights.of(key[0]) for key, value in part.offsets.items() if weights.of(key[0])},
         )
 
-    return replace(
-        merged,
-        layers={name: scaled(name, layer) for name, layer in merged.layers.items()},
-        content_offsets=_offsets(merged.content_offsets, weights) if content else merged.content_offsets,
-        style_offsets=_offsets(merged.style_offsets, weights) if style else merged.style_offsets,
-    )
+    return replace(merged, parts=tuple(map(scaled, merged.parts)))
 
 
 def strength_share(merged: MergedLora, layers: Collection[str], side: Literal["content", "style"]) -> float:
-    """How much of one LoRA's gated change lies in these layers: the share of ‖ΔW‖², 0 where it changes nothing."""
+    """How much of one side's gated change lies in these layers: the share of ‖ΔW‖², 0 where it changes nothing."""
     within = total = 0.0
-    for name, layer in merged.layers.items():
-        content = side == "content"
-        lora, gate = (layer.content, layer.content_gate) if content else (layer.style, layer.style_gate)
-        if lora is not None and gate is not None:
-            squared = lora.gated(gate).norm() ** 2
+    for part in merged.parts:
+        for name, lora in part.layers.items() if part.side == side else ():
+            squared = lora.gated(part.gates[name]).norm() ** 2
             total += squared
             within += squared if name in layers else 0.0
     return within / total if total > 0 else 0.0
-
-
-def _scaled(lora: LowRank | None, factor: float) -> LowRank | None:
-    """None at factor 0, so that the layer leaves no trace in a file."""
-    return lora.scaled(factor) if lora is not None and factor else None
-
-
-def _offsets(offsets: Mapping[tuple[str, str], Tensor], weights: BlockWeights) -> dict[tuple[str, str], Tensor]:
-    return {key: value * weights.of(key[0]) for key, value in offsets.items() if weights.of(key[0])}

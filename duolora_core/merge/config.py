@@ -13,6 +13,7 @@ from .stack import Basis
 PriorForm = Literal["diagonal", "vector"]
 CycleRoute = Literal["authors", "differentiable"]
 Timesteps = Literal["uniform", "stratified"]
+Router = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class MergeConfig:
             0 is exact, a new sample in every step. At least as many as steps is the same as 0.
         timesteps: of each sample on its own (`uniform`), or one in each of as many equal strata of the whole range as
             there are samples (`stratified`)
+        router: whether the gates start behind SSR-Merge's router, see `router`; `auto`: where more than two LoRAs meet
     """
 
     steps: int = 100
@@ -57,6 +59,11 @@ class MergeConfig:
     seed: int = 0
     pool: int = 0
     timesteps: Timesteps = "uniform"
+    router: Router = "auto"
+
+    def routes(self, loras: int) -> bool:
+        """Whether a merge of so many LoRAs gets a router."""
+        return loras > 2 if self.router == "auto" else self.router == "on"
 
     def __post_init__(self) -> None:
         bounds = {
@@ -72,8 +79,12 @@ class MergeConfig:
         for name, (value, low, high) in bounds.items():
             if not low <= value <= high:
                 raise SettingsError(f"{name} is {value}, but must lie between {low} and {high}.")
-        if self.timesteps not in get_args(Timesteps):
-            raise SettingsError(f"timesteps is {self.timesteps}, but must be one of {', '.join(get_args(Timesteps))}.")
+        for name, value, known in (
+            ("timesteps", self.timesteps, get_args(Timesteps)),
+            ("router", self.router, get_args(Router)),
+        ):
+            if value not in known:
+                raise SettingsError(f"{name} is {value}, but must be one of {', '.join(known)}.")
 
 
 FAST: Mapping[str, Any] = {"steps": 40, "pool": 16, "timesteps": "stratified"}

@@ -1,12 +1,12 @@
-"""Both LoRAs of every layer, attached to a model behind gates, with another gate row for each sample of a batch.
+"""All LoRAs of every layer, attached to a model behind gates, with another gate row for each sample of a batch.
 
     y = W x + up · (gate ⊙ (down · x)),   up = [U_c U_s] (out, R),   down = [D_c; D_s] (R, in),   R = r_c + r_s
 
-Base model, content LoRA, style LoRA, their plain sum and the merge are the same network with another gate row, so all
-of them are branches of one batched forward. Nothing is ever formed as out x in, the model's own weights are not
-touched, and a convolution works the same way, its gate standing between the two convolutions. Neighbouring samples of
-one branch share their products, and a LoRA whose gates are closed by the branch (the style LoRA's in the branch
-`content`) is not run.
+Base model, each LoRA alone, their plain sum and the merge are the same network with another gate row, so all of them
+are branches of one batched forward. Nothing is ever formed as out x in, the model's own weights are not touched, and a
+convolution works the same way, its gate standing between the two convolutions. Neighbouring samples of one branch share
+their products, and a LoRA whose gates are closed by the branch (the style LoRA's in the branch `content`) is not run.
+Where the stack has a router, the merge alone goes through it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,8 @@ from ..errors import ModelMismatchError
 from ..model.branches import Branch, branch_runs
 from ..model.hooks import Change, add_low_rank, add_low_rank_each, hooked_layers, require_low_rank_layers
 from .gates import Gates
-from .stack import LoraPair
+from .stack import LoraStack
 from .stacked import Stacked, stacked
-
-_SHARES: Mapping[Branch, tuple[float, float]] = {
-    "base": (0.0, 0.0),
-    "content": (1.0, 0.0),
-    "style": (0.0, 1.0),
-    "sum": (1.0, 1.0),
-    "merge": (1.0, 1.0),
-}
-"""How much of the content and of the style LoRA's offsets is in a branch."""
 
 
 class _Rows:
@@ -55,10 +46,11 @@ class _Rows:
 class GatedLora:
     """The stacked LoRAs of an attached model. Made by `attach`; `branches` says which one each sample takes."""
 
-    def __init__(self, pair: LoraPair, gates: Gates):
-        self.pair = pair
+    def __init__(self, stack: LoraStack, gates: Gates):
+        self.stack = stack
         self.gates = gates
-        self._is_content = gates.is_content()
+        self._owners = gates.owners()
+        self._numbers = {label: number for number, label in enumerate(stack.labels)}
         self._sizes = [slot.stop - slot.start for slot in gates.slots.values()]
         self._rows = _Rows(())  # of the `branches` in force
         self._stacks: dict[str, Stacked] = {}
@@ -80,15 +72,21 @@ class GatedLora:
         if self._rows.branches == ("content", "style") and x.ndim == 3 and stack.half is not None:
             return add_low_rank_each(x, stack.up_halves, stack.down_halves, output)  # the teachers of a step
         for branch, samples in runs:
-            ranks = _ranks(stack, branch)
+            ranks = self._ranks(stack, branch)
             if ranks.start == ranks.stop:
                 continue
-            gate = self._gate(name, x) if branch == "merge" else None  # the others' gates are ones
-            up, down = stack.up[:, ranks], stack.down[ranks]
+            merging = branch == "merge"
+            gate = self._gate(name, x) if merging else None  # the others' gates are ones
+            up, down = (stack.merge_up if merging else stack.up)[:, ranks], stack.down[ranks]
             if len(runs) == 1:
                 return add_low_rank(module, x, up, down, output, gate)
             add_low_rank(module, x[samples], up, down, output[samples], None if gate is None else gate[samples])
         return output
+
+    def down(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
+        """All LoRAs' down factors of a layer as its kernels want them, in the dtype and on the device of x."""
+        stack = self._stack(name, module, x)
+        return stack.down[stack.whole]
 
     def _require_rows(self, name: str, x: Tensor) -> None:
         branches = self._rows.branches
@@ -117,8 +115,13 @@ class GatedLora:
             return torch.zeros_like(values)
         if branch == "sum":
             return torch.ones_like(values)
-        mask = self._is_content if branch == "content" else ~self._is_content
-        return mask.to(values)
+        return (self._owners == self._numbers[branch]).to(values)
+
+    def _ranks(self, stack: Stacked, branch: Branch) -> slice:
+        """The components whose gates the branch does not close."""
+        if branch in self._numbers:
+            return stack.parts[self._numbers[branch]]
+        return slice(0, 0) if branch == "base" else stack.whole
 
     def shift(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
         """A layer's output for the input x, (batch, …), plus what the LoRAs' 1-D offsets change."""
@@ -129,41 +132,43 @@ class GatedLora:
         return output if bias is None else output + along_channels(bias, output, module)
 
     def _offset(self, name: str, what: Literal["weight", "bias"], like: Tensor) -> Tensor | None:
-        """The 1-D offset of each sample's network, (batch, channels), or None if neither LoRA has one here."""
-        offsets = [lora.offsets.get((name, what)) for lora in (self.pair.content_lora, self.pair.style_lora)]
+        """The 1-D offset of each sample's network, (batch, channels), or None if no LoRA has one here."""
+        offsets = [lora.offsets.get((name, what)) for lora in self.stack.loras]
         known = next((offset for offset in offsets if offset is not None), None)
         if known is None:
             return None
-        both = torch.stack([torch.zeros_like(known) if offset is None else offset for offset in offsets])
-        roles = torch.tensor([_SHARES[branch] for branch in self._rows.branches], device=both.device)  # (batch, 2)
-        return (roles @ both.to(roles)).to(like)
+        every = torch.stack([torch.zeros_like(known) if offset is None else offset for offset in offsets])
+        shares = torch.tensor([self._shares(branch) for branch in self._rows.branches], device=every.device)
+        return (shares @ every.to(shares)).to(like)  # (batch, LoRAs) · (LoRAs, channels)
+
+    def _shares(self, branch: Branch) -> list[float]:
+        """How much of each LoRA's offsets is in a branch."""
+        if branch in self._numbers:
+            return [float(number == self._numbers[branch]) for number in range(len(self._numbers))]
+        return [0.0 if branch == "base" else 1.0] * len(self._numbers)
 
     def _stack(self, name: str, module: nn.Module, x: Tensor) -> Stacked:
-        """Both LoRAs' factors in the dtype and on the device of x; made at the layer's first use and kept."""
+        """All LoRAs' factors in the dtype and on the device of x; made at the layer's first use and kept."""
         kept = self._stacks.get(name)
         if kept is None or kept.up.dtype != x.dtype or kept.up.device != x.device:
-            kept = self._stacks[name] = stacked(module, self.pair.content.get(name), self.pair.style.get(name), x)
+            kept = self._stacks[name] = stacked(
+                module, [lora.layers.get(name) for lora in self.stack.loras], x, self.stack.router.get(name)
+            )
         return kept
 
 
-def _ranks(stack: Stacked, branch: Branch) -> slice:
-    """The components whose gates the branch does not close."""
-    ranks = {"base": slice(0, 0), "content": stack.content, "style": stack.style}
-    return ranks.get(branch, stack.both)
-
-
 @contextmanager
-def attach(modules: Mapping[str, nn.Module], pair: LoraPair, gates: Gates) -> Generator[GatedLora, None, None]:
-    """Attaches both LoRAs to a model's layers and takes them off again, whatever happens inside.
+def attach(modules: Mapping[str, nn.Module], stack: LoraStack, gates: Gates) -> Generator[GatedLora, None, None]:
+    """Attaches all LoRAs to a model's layers and takes them off again, whatever happens inside.
 
     Args:
         modules: {canonical layer: module} of the model
         gates: read at every use of `GatedLora.branches`, so an optimiser may change `gates.values` in between
 
     Raises:
-        ModelMismatchError: a layer of the pair is not in `modules`, or is neither linear nor an ungrouped convolution.
+        ModelMismatchError: a layer of the stack is not in `modules`, or is neither linear nor an ungrouped convolution.
     """
-    with hooked(modules, GatedLora(pair, gates)) as gated:
+    with hooked(modules, GatedLora(stack, gates)) as gated:
         yield gated
 
 
@@ -173,13 +178,13 @@ Attached = TypeVar("Attached", bound=GatedLora)
 @contextmanager
 def hooked(modules: Mapping[str, nn.Module], gated: Attached) -> Generator[Attached, None, None]:
     """`attach` for a GatedLora that is made already; raises the same."""
-    pair = gated.pair
-    require_low_rank_layers(modules, pair.names)
-    offset_names = sorted({name for side in (pair.content_lora, pair.style_lora) for name, _ in side.offsets})
+    stack = gated.stack
+    require_low_rank_layers(modules, stack.names)
+    offset_names = sorted({name for lora in stack.loras for name, _ in lora.offsets})
     missing = [name for name in offset_names if name not in modules]
     if missing:
         raise ModelMismatchError(f"Layer {missing[0]} of this model is missing, but a LoRA changes its weight or bias.")
-    changes: list[tuple[str, Change]] = [(name, partial(gated.add, name)) for name in pair.names]
+    changes: list[tuple[str, Change]] = [(name, partial(gated.add, name)) for name in stack.names]
     changes += [(name, partial(gated.shift, name)) for name in offset_names]
     with hooked_layers(modules, changes):
         yield gated

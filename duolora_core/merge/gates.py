@@ -1,17 +1,18 @@
-"""The masks: one trainable number per rank component of both LoRAs, and how they start."""
+"""The masks: one trainable number per rank component of all LoRAs, and how they start."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .roles import Role
-from .stack import LoraPair
+from .stack import LoraStack
 
 DEAD_GATE = 0.01
 """A component whose |gate| is smaller is dead: it is not counted as active and not written into the merged file."""
@@ -21,11 +22,23 @@ Initialisation = Literal["ones", "random", "strongest"]
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a layer's gates lie in the flat vector: content first, then style."""
+    """Where a layer's gates lie in the flat vector: content first, then style.
+
+    Attributes:
+        content_rank, style_rank: of all content and of all style LoRAs together
+        ranks: of each LoRA by itself; empty where there is one of either
+    """
 
     start: int
     content_rank: int
     style_rank: int
+    ranks: tuple[int, ...] = ()
+
+    @property
+    def each(self) -> list[slice]:
+        """The gates of each LoRA."""
+        ends = list(accumulate(self.ranks or (self.content_rank, self.style_rank), initial=self.start))
+        return [slice(start, end) for start, end in pairwise(ends)]
 
     @property
     def content(self) -> slice:
@@ -62,8 +75,16 @@ class Gates:
     def style(self, name: str) -> Tensor:
         return self.values[self.slots[name].style]  # (style rank,)
 
+    def owners(self) -> Tensor:
+        """(total,): the number of the LoRA, in the stack's order, to which a gate belongs."""
+        owners = torch.zeros(self.values.shape, dtype=torch.long, device=self.values.device)
+        for slot in self.slots.values():
+            for number, place in enumerate(slot.each):
+                owners[place] = number
+        return owners
+
     def is_content(self) -> Tensor:
-        """(total,) booleans: true where a gate belongs to the content LoRA."""
+        """(total,) booleans: true where a gate belongs to a content LoRA."""
         mask = torch.zeros(self.values.shape, dtype=torch.bool, device=self.values.device)
         for slot in self.slots.values():
             mask[slot.content] = True
@@ -73,18 +94,19 @@ class Gates:
         return Gates(self.values.detach().clone(), self.slots)
 
 
-def open_gates(pair: LoraPair) -> Gates:
-    """All ones: the plain sum of both LoRAs."""
+def open_gates(stack: LoraStack) -> Gates:
+    """All ones: the plain sum of all LoRAs, as their router mixes them."""
     slots: dict[str, Slot] = {}
-    start = 0
-    for name in pair.names:
-        slots[name] = Slot(start, *pair.ranks(name))
+    start, contents = 0, len(stack.contents)
+    for name in stack.names:
+        ranks = stack.ranks(name)
+        slots[name] = Slot(start, sum(ranks[:contents]), sum(ranks[contents:]), ranks)
         start = slots[name].stop
     return Gates(torch.ones(start), slots)
 
 
 def initial_gates(
-    pair: LoraPair,
+    stack: LoraStack,
     roles: Mapping[str, Role],
     initialisation: Initialisation = "ones",
     content_threshold: float = 0.1,
@@ -99,7 +121,7 @@ def initial_gates(
     - `strongest`: a share of 1 - threshold is ones, given to the first components: in the SVD basis the strongest.
     Neutral layers start with ones.
     """
-    gates = open_gates(pair)
+    gates = open_gates(stack)
     if initialisation == "ones":
         return gates
     for name, slot in gates.slots.items():
@@ -108,10 +130,10 @@ def initial_gates(
             continue
         dominant, other = style_threshold, content_threshold
         thresholds = (dominant, other) if role == "content" else (other, dominant)
-        longest = max(slot.content_rank, slot.style_rank)
-        v = torch.randn(longest, generator=generator)
-        for place, threshold in zip((slot.content, slot.style), thresholds, strict=True):
-            rank = place.stop - place.start
+        ranks = [place.stop - place.start for place in slot.each]
+        v = torch.randn(max(ranks), generator=generator)
+        for place, rank in zip(slot.each, ranks, strict=True):
+            threshold = thresholds[place.start >= slot.style.start]
             if rank == 0:
                 continue
             if initialisation == "random":

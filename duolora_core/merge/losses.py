@@ -5,10 +5,11 @@
                  style picture sent through the content LoRA and back)                `cycle_through_merge`
       + λ_prior · the rank constraint of the layers that have a role                  `layer_prior`
 
-m is the merge, c and s are the content and the style LoRA alone, all of them branches of one attached model; what they
-predict, eps or v, is compared. x_c = picture + sigma · noise; p_c, p_s are each LoRA's own prompt. No gradient passes
-through c and s: their outputs are targets of the students, m. `students` puts the first two lines together,
-`model.evaluate.backward` sums λ · MSE over them, and `trainer` adds the third.
+m is the merge, c and s are a content and a style LoRA alone, all of them branches of one attached model; what they
+predict, eps or v, is compared. Of several LoRAs on a side one stands for all in a step, and its reconstruction counts
+for as many: over the steps every LoRA has the same weight. x_c = picture + sigma · noise; p_c, p_s are each LoRA's own
+prompt. No gradient passes through c and s: their outputs are targets of the students, m. `students` puts the first two
+lines together, `model.evaluate.backward` sums λ · MSE over them, and `trainer` adds the third.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..model.branches import Branch
 from ..model.denoiser import Prediction, add_noise, model_output
 from ..model.evaluate import Sample, Target
 from .config import MergeConfig, PriorForm
@@ -36,12 +38,19 @@ Teach = Callable[[Sequence[Sample]], Sequence[Tensor]]
 
 @dataclass(frozen=True)
 class NoisyPicture:
-    """One picture of a step: x = latent + sigma · noise, (channels, h, w), and the conditions of its two prompts."""
+    """One picture of a step: x = latent + sigma · noise, (channels, h, w), and the conditions of its two prompts.
+
+    Attributes:
+        branch: of its LoRA alone
+        share: how many LoRAs it stands for, over the mean of both sides
+    """
 
     x: Tensor
     noise: Tensor
     own: Any
     combined: Any
+    branch: Branch
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -62,9 +71,12 @@ def students(
         sigma: (), of both pictures
         teach: asked once for the reconstruction and the first hop of the cycle, and once more for the second hop
     """
-    asked = [Sample("content", content.x, content.own), Sample("style", style.x, style.own)]
+    asked = [Sample(content.branch, content.x, content.own), Sample(style.branch, style.x, style.own)]
     if config.cycle_weight != 0:  # the first hop: each picture through the other LoRA, under the combined prompt
-        asked += [Sample("style", content.x, content.combined), Sample("content", style.x, style.combined)]
+        asked += [
+            Sample(style.branch, content.x, content.combined),
+            Sample(content.branch, style.x, style.combined),
+        ]
     alone_c, alone_s, *infused = teach(asked)
     found = reconstruction(
         (content, model_output(content.x, alone_c, sigma, prediction)),
@@ -73,9 +85,9 @@ def students(
     )
     if config.cycle_weight == 0:
         return found
-    hops = cycle_latent(infused[0], content.noise, sigma), cycle_latent(infused[1], style.noise, sigma)
+    hops = add_noise(infused[0], content.noise, sigma), add_noise(infused[1], style.noise, sigma)
     if config.cycle_route == "authors":
-        second_hop = [Sample("style", hops[0], content.own), Sample("content", hops[1], style.own)]
+        second_hop = [Sample(style.branch, hops[0], content.own), Sample(content.branch, hops[1], style.own)]
         outputs = [model_output(hop, x0, sigma, prediction) for hop, x0 in zip(hops, teach(second_hop), strict=True)]
         return cycle_by_teachers(found, outputs, config.cycle_weight)
     return cycle_through_merge(found, hops, config.cycle_weight)
@@ -90,13 +102,16 @@ def reconstruction(
         content, style: a picture, and what its own LoRA alone puts out for it under its own prompt
     """
     pairs = (("reconstruction_content", *content), ("reconstruction_style", *style))
-    return [(Sample("merge", each.x, each.own), [Target(term, weight, output)]) for term, each, output in pairs]
+    return [
+        (Sample("merge", each.x, each.own), [Target(term, weight * each.share, output)]) for term, each, output in pairs
+    ]
 
 
 def cycle_by_teachers(reconstructed: Sequence[Student], outputs: Sequence[Tensor], weight: float) -> list[Student]:
     """The authors' route: MSE[m(x_c, p_c), s(x_c', p_c)] and MSE[m(x_s, p_s), c(x_s', p_s)] (section 3.4).
 
-    x' is the picture after the first hop, see `cycle_latent`; the second one leads back under the picture's own prompt.
+    x' is the picture after the first hop, x' = x0 estimate + sigma · n with the same noise and sigma (Algorithm 3; in
+    the paper's latents z' = z + √(1-ā)(n - eps)); the second one leads back under the picture's own prompt.
     The paper's literal loss compares two frozen LoRAs, so that no gradient reaches the gates; the authors' code, as
     here, compares the merge.
 
@@ -113,7 +128,7 @@ def cycle_through_merge(reconstructed: Sequence[Student], hops: Sequence[Tensor]
     The second hop goes through the merge, which is to come back to what the picture's own LoRA makes of it.
 
     Args:
-        hops: x_c' and x_s', see `cycle_latent`
+        hops: x_c' and x_s', see `cycle_by_teachers`
     """
     terms = zip(reconstructed, ("cycle_style", "cycle_content"), hops, strict=True)
     back = [
@@ -133,14 +148,6 @@ def layer_prior(roles: Mapping[str, Role], config: MergeConfig) -> Penalty:
         rank_weight=config.rank_weight,
     )
     return Penalty("layer_prior", config.layer_prior_weight, loss)
-
-
-def cycle_latent(denoised: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """The Constyle hop: a one-step x0 estimate, noised again with the same noise and sigma (Algorithm 3).
-
-    In the paper's latents z' = z + √(1-ā)(n - eps); in the sigma parametrisation x' = x0_estimate + sigma · n.
-    """
-    return add_noise(denoised, noise, sigma)
 
 
 def layer_prior_loss(

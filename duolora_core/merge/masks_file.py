@@ -1,11 +1,11 @@
-"""The masks alone: a small file from which, with the two source LoRAs, the same merge is made again."""
+"""The masks alone: a small file from which, with the source LoRAs, the same merge is made again."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,24 +21,26 @@ from ..lora.save import write_safetensors
 from ..model.layout import UNetLayout
 from .gates import Gates, open_gates
 from .roles import Role, layer_roles
-from .stack import Basis, LoraPair
+from .stack import Basis, LoraStack, Side, label
 
-_ROLES = ("content", "style")
+_SIDES: tuple[Side, ...] = ("content", "style")
+_ROUTER = ".router"
 _BASES: dict[str, Basis] = {"svd": "svd", "factors": "factors"}
 _LARGEST_GATE = 1e6
 _LONGEST_TEXT, _MOST_ITEMS, _DEEPEST = 4000, 200, 8
 """Bounds of a recipe, which goes into reports, prompts and the metadata of new files; a real one has 2 KB."""
 
 
-def save_masks(path: Path, gates: Gates, pair: LoraPair, recipe: Mapping[str, Any]) -> Path:
-    """Writes one (content rank + style rank,) float32 tensor per layer, and what it takes to use them again.
+def save_masks(path: Path, gates: Gates, stack: LoraStack, recipe: Mapping[str, Any]) -> Path:
+    """Writes one float32 tensor per layer, (sum of all ranks,), the router if there is one, and whose they are.
 
     Raises:
         DuoLoraError: the file exists already or cannot be written.
     """
     values = gates.values.detach().cpu()
     tensors = {name: values[slot.whole].clone() for name, slot in gates.slots.items()}
-    return write_safetensors(path, tensors, _masks_metadata(pair, recipe))
+    tensors |= {f"{name}{_ROUTER}": router.to(torch.float32) for name, router in stack.router.items()}
+    return write_safetensors(path, tensors, _masks_metadata(stack, recipe))
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,17 @@ class Masks:
     """A masks file as read.
 
     Attributes:
-        values: {canonical layer: (content rank + style rank,)}
-        content, style: the LoRAs that the masks belong to
+        values: {canonical layer: (sum of all ranks,)}
+        router: {canonical layer: (R, R)}; empty where the merge has none
+        contents, styles: the LoRAs that the masks belong to
         recipe: of the merge, as plain JSON data
     """
 
     name: str
     values: Mapping[str, Tensor]
-    content: Source
-    style: Source
+    router: Mapping[str, Tensor]
+    contents: tuple[Source, ...]
+    styles: tuple[Source, ...]
     basis: Basis
     recipe: Mapping[str, Any]
 
@@ -77,26 +81,29 @@ def read_masks(path: Path) -> Masks:
     held = read_tensors(path, _expect_masks)
     try:
         made_of = json_of(held.metadata["duolora_masks"])
-        content, style = (
-            Source(
-                sanitize(str(made_of[role]["name"])),
-                sanitize(str(made_of[role]["sha256"]), 64),
-                float(made_of[role]["strength"]),
-            )
-            for role in _ROLES
+        contents, styles = (
+            tuple(_source(each) for each in (made_of[side], *made_of.get(f"more {side}", ()))) for side in _SIDES
         )
         basis: Basis = _BASES[made_of["basis"]]
         recipe = _recipe(json_of(held.metadata["duolora_recipe"]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _no_masks(held.name) from error
-    for layer, values in held.tensors.items():
-        largest = float(values.to(torch.float32).abs().max()) if values.numel() else 0.0
-        if values.ndim != 1 or not values.is_floating_point() or not largest <= _LARGEST_GATE:  # not (NaN <= …)
+    for key, tensor in held.tensors.items():
+        shape = tuple(tensor.shape)
+        sensible = len(set(shape)) == 1 and len(shape) == (2 if key.endswith(_ROUTER) else 1)
+        largest = float(tensor.to(torch.float32).abs().max()) if tensor.numel() else 0.0
+        if not (sensible and tensor.is_floating_point() and largest <= _LARGEST_GATE):  # not (NaN <= …)
             raise LoraFileError(
-                f"{held.name}: the gates of layer {layer} are not masks ({values.dtype} {tuple(values.shape)}, largest "
-                f"{largest:g}). The file is damaged; merge again."
+                f"{held.name}: the gates of layer {key} are not masks ({tensor.dtype} {shape}, largest {largest:g}). "
+                "The file is damaged; merge again."
             )
-    return Masks(held.name, held.tensors, content, style, basis, recipe)
+    values = {name: tensor for name, tensor in held.tensors.items() if not name.endswith(_ROUTER)}
+    router = {name[: -len(_ROUTER)]: held.tensors[name] for name in held.tensors if name.endswith(_ROUTER)}
+    return Masks(held.name, values, router, contents, styles, basis, recipe)
+
+
+def _source(found: Any) -> Source:
+    return Source(sanitize(str(found["name"])), sanitize(str(found["sha256"]), 64), float(found["strength"]))
 
 
 def _expect_masks(name: str, header: Header) -> None:
@@ -143,34 +150,60 @@ def _bounded(found: Any, depth: int) -> Any:
     return found
 
 
-def gates_of(masks: Masks, pair: LoraPair) -> Gates:
-    """The masks as gates of a pair made from the same two LoRAs in the same basis.
+def gates_of(masks: Masks, stack: LoraStack) -> Gates:
+    """The masks as gates of a stack made from the same LoRAs in the same basis; `routed` gives it their router.
 
     Raises:
-        LoraFileError: the pair is of other LoRAs, another basis, other layers or other ranks.
+        LoraFileError: the stack is of other LoRAs, another basis, other layers or other ranks.
     """
-    for source, lora in ((masks.content, pair.content_lora), (masks.style, pair.style_lora)):
-        if (source.sha256, source.strength) != (lora.file.sha256, lora.strength):
-            role = "content" if source is masks.content else "style"
+    for side, sources, loras in zip(
+        _SIDES, (masks.contents, masks.styles), (stack.contents, stack.styles), strict=True
+    ):
+        if len(sources) != len(loras):
+            names = ", ".join(source.name for source in sources)
             raise LoraFileError(
-                f"{masks.name} was made from the {role} LoRA {source.name} (sha256 {source.sha256[:12]}…, strength "
-                f"{source.strength}), but {lora.file.name} (sha256 {lora.file.sha256[:12]}…, strength "
-                f"{lora.strength}) is loaded. Load that one, at that strength."
+                f"{masks.name} was made from {len(sources)} {side} LoRAs ({names}), but {len(loras)} are loaded. "
+                "Load those, in that order."
             )
-    if masks.basis != pair.basis:
-        raise LoraFileError(f"{masks.name} holds masks for basis '{masks.basis}', but '{pair.basis}' is set.")
-    gates = open_gates(pair)
+        for number, (source, lora) in enumerate(zip(sources, loras, strict=True)):
+            if (source.sha256, source.strength) != (lora.file.sha256, lora.strength):
+                raise LoraFileError(
+                    f"{masks.name} was made from the {label(side, number)} LoRA {source.name} (sha256 "
+                    f"{source.sha256[:12]}…, strength {source.strength}), but {lora.file.name} (sha256 "
+                    f"{lora.file.sha256[:12]}…, strength {lora.strength}) is loaded. Load that one, at that strength."
+                )
+    if masks.basis != stack.basis:
+        raise LoraFileError(f"{masks.name} holds masks for basis '{masks.basis}', but '{stack.basis}' is set.")
+    gates = open_gates(stack)
     if set(masks.values) != set(gates.slots):
         missing = sorted(set(masks.values) ^ set(gates.slots))[0]
-        raise LoraFileError(f"{masks.name} does not cover the same layers as this pair (first difference: {missing}).")
+        raise LoraFileError(f"{masks.name} does not cover the layers of these LoRAs (first difference: {missing}).")
     for name, slot in gates.slots.items():
         values = masks.values[name]
         if values.shape != (slot.stop - slot.start,):
             raise LoraFileError(
-                f"{masks.name}: layer {name} has {values.numel()} gates, the pair has {slot.stop - slot.start}."
+                f"{masks.name}: layer {name} has {values.numel()} gates, these LoRAs have {slot.stop - slot.start}."
             )
         gates.values[slot.whole] = values.to(torch.float32)
     return gates
+
+
+def routed(masks: Masks, stack: LoraStack) -> LoraStack:
+    """The stack with the router that the masks were trained behind, if there was one.
+
+    Raises:
+        LoraFileError: the router is of other layers or other ranks than the masks.
+    """
+    if not masks.router:
+        return stack
+    odd = [
+        name for name in stack.names if name not in masks.router or len(masks.router[name]) != sum(stack.ranks(name))
+    ]
+    if odd or len(masks.router) != len(stack.names):
+        raise LoraFileError(
+            f"{masks.name}: its router does not fit its masks (layer {[*odd, 'unknown'][0]}). Merge again."
+        )
+    return replace(stack, router={name: router.to(torch.float32) for name, router in masks.router.items()})
 
 
 def roles_of(masks: Masks, layout: UNetLayout) -> dict[str, Role]:
@@ -185,13 +218,15 @@ def roles_of(masks: Masks, layout: UNetLayout) -> dict[str, Role]:
         raise LoraFileError(f"{masks.name}: its recipe is damaged or for another model. {error}") from error
 
 
-def _masks_metadata(pair: LoraPair, recipe: Mapping[str, Any]) -> dict[str, str]:
-    made_of = {
-        role: {"name": lora.file.name, "sha256": lora.file.sha256, "strength": lora.strength}
-        for role, lora in zip(_ROLES, (pair.content_lora, pair.style_lora), strict=True)
-    }
+def _masks_metadata(stack: LoraStack, recipe: Mapping[str, Any]) -> dict[str, str]:
+    made_of: dict[str, Any] = {"basis": stack.basis}
+    for side, loras in zip(_SIDES, (stack.contents, stack.styles), strict=True):
+        sources = [{"name": lora.file.name, "sha256": lora.file.sha256, "strength": lora.strength} for lora in loras]
+        made_of[side] = sources[0]
+        if len(sources) > 1:
+            made_of[f"more {side}"] = sources[1:]
     return {
         "duolora_version": VERSION,
-        "duolora_masks": json.dumps({**made_of, "basis": pair.basis}, sort_keys=True),
+        "duolora_masks": json.dumps(made_of, sort_keys=True),
         "duolora_recipe": json.dumps(recipe, sort_keys=True, ensure_ascii=False),
     }

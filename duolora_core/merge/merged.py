@@ -1,9 +1,9 @@
-"""The result of a merge: both LoRAs and their masks, still adjustable, and the ordinary LoRA that they fold into."""
+"""The result of a merge: its LoRAs and their masks, still adjustable, and the ordinary LoRA that they fold into."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,41 +14,75 @@ from ..lora.folded import FoldedLora
 from ..lora.low_rank import LowRank, concat
 from ..lora.parallel_layers import map_layers
 from .gates import DEAD_GATE, Gates
-from .stack import LoraPair
+from .stack import LoraStack, Side
+
+Offsets = Mapping[tuple[str, str], Tensor]
+"""{(layer, "weight" | "bias"): (channels,)}"""
 
 
 @dataclass(frozen=True)
-class MergedLayer:
-    """One layer: ΔW = U_c diag(m_c) D_c + U_s diag(m_s) D_s. A side that does not cover the layer is None."""
+class MergedPart:
+    """One LoRA of a merge: ΔW = U diag(m) D in every layer that it covers.
 
-    content: LowRank | None
-    style: LowRank | None
-    content_gate: Tensor | None  # (content rank,)
-    style_gate: Tensor | None  # (style rank,)
+    Attributes:
+        side: whether it is one of content or of style
+        name: of its file; empty where it has none
+        layers: {canonical UNet layer: LowRank}
+        gates: {canonical UNet layer: (rank,)}
+        text: {text-encoder layer: LowRank}, merged by strength alone
+        offsets, text_offsets: 1-D changes of the UNet and of the text encoders, merged by strength alone
+    """
+
+    side: Side
+    name: str
+    layers: Mapping[str, LowRank]
+    gates: Mapping[str, Tensor]
+    text: Mapping[str, LowRank] = field(default_factory=dict[str, LowRank])
+    offsets: Offsets = field(default_factory=dict[tuple[str, str], Tensor])
+    text_offsets: Offsets = field(default_factory=dict[tuple[str, str], Tensor])
+
+    def scaled(self, strength: float) -> MergedPart:
+        """The same at another strength; at 0 nothing of it is left."""
+        if not strength:
+            return MergedPart(self.side, self.name, {}, {})
+        return replace(
+            self,
+            layers={name: lora.scaled(strength) for name, lora in self.layers.items()},
+            text={name: lora.scaled(strength) for name, lora in self.text.items()},
+            offsets={key: strength * value for key, value in self.offsets.items()},
+            text_offsets={key: strength * value for key, value in self.text_offsets.items()},
+        )
 
 
 @dataclass(frozen=True)
 class MergedLora:
-    """A merge with its roles kept apart, so that content and style strength can be set after training.
+    """A merge with its LoRAs kept apart, so that their strengths can be set after training.
 
     Attributes:
-        layers: {canonical UNet layer: MergedLayer}
-        content_text, style_text: {text-encoder layer: LowRank}, the text encoders' parts, merged by strength alone
-        content_offsets, style_offsets: 1-D changes, merged by strength alone
+        parts: one for each LoRA, those of content first
         shapes: {canonical UNet layer: weight shape}
         recipe: what the merge was made from, as plain JSON data
-        content_text_offsets, style_text_offsets: the text encoders' 1-D changes, merged by strength alone
     """
 
-    layers: Mapping[str, MergedLayer]
-    content_text: Mapping[str, LowRank]
-    style_text: Mapping[str, LowRank]
-    content_offsets: Mapping[tuple[str, str], Tensor]
-    style_offsets: Mapping[tuple[str, str], Tensor]
+    parts: tuple[MergedPart, ...]
     shapes: Mapping[str, tuple[int, ...]]
     recipe: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    content_text_offsets: Mapping[tuple[str, str], Tensor] = field(default_factory=dict[tuple[str, str], Tensor])
-    style_text_offsets: Mapping[tuple[str, str], Tensor] = field(default_factory=dict[tuple[str, str], Tensor])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every UNet layer that a part covers."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.layers))
+
+    def with_strengths(self, strengths: Sequence[float]) -> MergedLora:
+        """The same merge with a strength for each LoRA; 1 is as trained, at 0 it leaves no trace.
+
+        Raises:
+            SettingsError: there are more or fewer strengths than LoRAs.
+        """
+        if len(strengths) != len(self.parts):
+            raise SettingsError(f"This merge is of {len(self.parts)} LoRAs, but {len(strengths)} strengths are given.")
+        parts = tuple(part if s == 1 else part.scaled(s) for part, s in zip(self.parts, strengths, strict=True))
+        return replace(self, parts=parts)
 
     def fold(
         self,
@@ -69,72 +103,84 @@ class MergedLora:
         """
         if max_rank is not None and max_rank < 1:
             raise SettingsError(f"max_rank is {max_rank}; the smallest rank of a LoRA is 1.")
-        strengths = content_strength, style_strength
-        text = _sum_text([(self.content_text, content_strength), (self.style_text, style_strength)])
-        folded = map_layers(lambda _, layer: _fold(layer, strengths, max_rank, dead_gate), self.layers)
+        strengths = [content_strength if part.side == "content" else style_strength for part in self.parts]
+        parts = [(part, strength) for part, strength in zip(self.parts, strengths, strict=True) if strength]
+        terms = {
+            name: [(p.layers[name], p.gates[name] * s, p.gates[name]) for p, s in parts if name in p.layers]
+            for name in self.names
+        }
+        folded = map_layers(lambda _, layer: _fold(layer, max_rank, dead_gate), terms)
         folded_text = map_layers(
-            lambda _, whole: _keep(whole, torch.ones(whole.rank, dtype=torch.bool), max_rank), text
+            lambda _, whole: _keep(whole, torch.ones(whole.rank, dtype=torch.bool), max_rank),
+            _sum_text([(part.text, strength) for part, strength in parts]),
         )
-        parts = [part for part in (*folded.values(), *folded_text.values()) if part is not None]
-        lost, total = sum(part.lost for part in parts), sum(part.total for part in parts)
+        kept = [layer for layer in (*folded.values(), *folded_text.values()) if layer is not None]
+        lost, total = sum(layer.lost for layer in kept), sum(layer.total for layer in kept)
         return FoldedLora(
-            layers={name: part.kept for name, part in folded.items() if part is not None and part.kept.rank},
-            text={name: part.kept for name, part in folded_text.items()},
-            offsets=_sum_offsets([(self.content_offsets, content_strength), (self.style_offsets, style_strength)]),
+            layers={name: layer.kept for name, layer in folded.items() if layer is not None and layer.kept.rank},
+            text={name: layer.kept for name, layer in folded_text.items()},
+            offsets=_sum_offsets([(part.offsets, strength) for part, strength in parts]),
             shapes=self.shapes,
             error=(lost / total) ** 0.5 if total > 0 else 0.0,
-            text_offsets=_sum_offsets(
-                [(self.content_text_offsets, content_strength), (self.style_text_offsets, style_strength)]
-            ),
+            text_offsets=_sum_offsets([(part.text_offsets, strength) for part, strength in parts]),
         )
 
 
-def make_merged(pair: LoraPair, gates: Gates, recipe: Mapping[str, Any] | None = None) -> MergedLora:
-    """A snapshot of the gates on their pair; later training does not change it."""
-    frozen = gates.copy()
-    frozen.values = frozen.values.cpu()
-    layers = {
-        name: MergedLayer(
-            content=pair.content.get(name),
-            style=pair.style.get(name),
-            content_gate=frozen.content(name) if name in pair.content else None,
-            style_gate=frozen.style(name) if name in pair.style else None,
+def make_merged(stack: LoraStack, gates: Gates, recipe: Mapping[str, Any] | None = None) -> MergedLora:
+    """A snapshot of the gates on their stack; later training does not change it."""
+    values = gates.values.detach().cpu().clone()
+    parts = tuple(
+        MergedPart(
+            side="content" if number < len(stack.contents) else "style",
+            name=lora.file.name,
+            layers=layers,
+            gates={name: values[gates.slots[name].each[number]] for name in layers},
+            text=lora.text,
+            offsets=lora.offsets,
+            text_offsets=lora.text_offsets,
         )
-        for name in pair.names
-    }
-    offsets = {name for side in (pair.content_lora, pair.style_lora) for name, _ in side.offsets}
-    return MergedLora(
-        layers=layers,
-        content_text=pair.content_lora.text,
-        style_text=pair.style_lora.text,
-        content_offsets=pair.content_lora.offsets,
-        style_offsets=pair.style_lora.offsets,
-        shapes={name: pair.layout.layers[name].shape for name in (*pair.names, *sorted(offsets - set(pair.names)))},
-        recipe=dict(recipe or {}),
-        content_text_offsets=pair.content_lora.text_offsets,
-        style_text_offsets=pair.style_lora.text_offsets,
+        for number, (lora, layers) in enumerate(zip(stack.loras, routed_layers(stack), strict=True))
     )
+    offsets = {name for lora in stack.loras for name, _ in lora.offsets}
+    names = (*stack.names, *sorted(offsets - set(stack.names)))
+    return MergedLora(parts, {name: stack.layout.layers[name].shape for name in names}, dict(recipe or {}))
+
+
+def routed_layers(stack: LoraStack) -> list[Mapping[str, LowRank]]:
+    """The layers of each LoRA as the merge uses them: with the router's up, where there is one."""
+    if not stack.router:
+        return [lora.layers for lora in stack.loras]
+
+    def routed(name: str, router: Tensor) -> list[LowRank | None]:
+        present = [lora.layers.get(name) for lora in stack.loras]
+        up = torch.cat([each.up for each in present if each is not None], dim=1)
+        ups = iter((up @ router.to(up)).split([each.rank for each in present if each is not None], dim=1))
+        return [None if each is None else LowRank(next(ups), each.down) for each in present]
+
+    found = map_layers(routed, stack.router)
+    return [
+        {name: layer for name, layers in found.items() if (layer := layers[number]) is not None}
+        for number in range(len(stack.loras))
+    ]
 
 
 def joined(content: FoldedLora | None, style: FoldedLora | None, recipe: Mapping[str, Any] | None = None) -> MergedLora:
     """Ordinary LoRAs as a merge with all masks open: their sum, with a strength for each. None: no such side."""
-    empty = FoldedLora({}, {}, {}, {}, 0.0)
-    c, s = content or empty, style or empty
-    return MergedLora(
-        layers={name: _open(c.layers.get(name), s.layers.get(name)) for name in dict.fromkeys([*c.layers, *s.layers])},
-        content_text=c.text,
-        style_text=s.text,
-        content_offsets=c.offsets,
-        style_offsets=s.offsets,
-        shapes={**c.shapes, **s.shapes},
-        recipe=dict(recipe or {}),
-        content_text_offsets=c.text_offsets,
-        style_text_offsets=s.text_offsets,
+    both: tuple[tuple[Side, FoldedLora | None], ...] = ("content", content), ("style", style)
+    sides: list[tuple[Side, FoldedLora]] = [(side, lora) for side, lora in both if lora is not None]
+    parts = tuple(
+        MergedPart(
+            side,
+            "",
+            lora.layers,
+            {name: torch.ones(layer.rank) for name, layer in lora.layers.items()},
+            lora.text,
+            lora.offsets,
+            lora.text_offsets,
+        )
+        for side, lora in sides
     )
-
-
-def _open(content: LowRank | None, style: LowRank | None) -> MergedLayer:
-    return MergedLayer(content, style, *(lora and torch.ones(lora.rank) for lora in (content, style)))
+    return MergedLora(parts, {k: v for _, lora in sides for k, v in lora.shapes.items()}, dict(recipe or {}))
 
 
 def combine(merges: Sequence[MergedLora], weights: Sequence[float] | None = None) -> MergedLora:
@@ -158,18 +204,12 @@ def combine(merges: Sequence[MergedLora], weights: Sequence[float] | None = None
                     f"These merges were made for different models: layer {name} has shape {shapes[name]} in one and "
                     f"{shape} in another. Merge all concepts on the same checkpoint family."
                 )
-    terms = [(merge, a) for merge, a in zip(merges, alphas, strict=True) if a]  # weight 0 leaves no trace in the file
-    names = list(dict.fromkeys(name for merge, _ in terms for name in merge.layers))
+    parts = [part.scaled(a) for merge, a in zip(merges, alphas, strict=True) if a for part in merge.parts]
+    _sum_text([(part.text, 1.0) for part in parts])  # refuses different text encoders here, and not at the next node
     return MergedLora(
-        layers={name: _sum_layers([(m.layers[name], a) for m, a in terms if name in m.layers]) for name in names},
-        content_text=_sum_text([(m.content_text, a) for m, a in terms]),
-        style_text=_sum_text([(m.style_text, a) for m, a in terms]),
-        content_offsets=_sum_offsets([(m.content_offsets, a) for m, a in terms]),
-        style_offsets=_sum_offsets([(m.style_offsets, a) for m, a in terms]),
+        parts=tuple(sorted(parts, key=lambda part: part.side)),
         shapes=shapes,
         recipe={"combined": [{"weight": a, "merge": dict(m.recipe)} for m, a in zip(merges, alphas, strict=True)]},
-        content_text_offsets=_sum_offsets([(m.content_text_offsets, a) for m, a in terms]),
-        style_text_offsets=_sum_offsets([(m.style_text_offsets, a) for m, a in terms]),
     )
 
 
@@ -183,17 +223,15 @@ class _FoldedLayer:
 
 
 def _fold(
-    layer: MergedLayer, strengths: tuple[float, float], max_rank: int | None, dead_gate: float
+    terms: Sequence[tuple[LowRank, Tensor, Tensor]], max_rank: int | None, dead_gate: float
 ) -> _FoldedLayer | None:
-    """None where neither side of a strength other than 0 covers the layer."""
-    sides = zip((layer.content, layer.style), (layer.content_gate, layer.style_gate), strengths, strict=True)
-    present = [(lora, gate, s) for lora, gate, s in sides if lora is not None and gate is not None and s]
-    if not present:
+    """(LoRA, gate times strength, gate) of all that cover a layer; None where there are none."""
+    if not terms:
         return None
-    gate = torch.cat([gate for _, gate, _ in present])
+    loras, strong, gates = zip(*terms, strict=True)
+    gate = torch.cat(gates)
     alive = (gate.abs() >= dead_gate) & (gate != 0)
-    whole = concat([lora for lora, _, _ in present]).gated(torch.cat([gate * s for _, gate, s in present]))
-    return _keep(whole, alive, max_rank)
+    return _keep(concat(loras).gated(torch.cat(strong)), alive, max_rank)
 
 
 def _keep(whole: LowRank, alive: Tensor, max_rank: int | None) -> _FoldedLayer:
@@ -203,17 +241,6 @@ def _keep(whole: LowRank, alive: Tensor, max_rank: int | None) -> _FoldedLayer:
         kept, tail = kept.truncated(max_rank)
         rest = concat([rest, tail])
     return _FoldedLayer(kept, rest.norm() ** 2, whole.norm() ** 2)
-
-
-def _sum_layers(terms: Sequence[tuple[MergedLayer, float]]) -> MergedLayer:
-    content = [(t.content.scaled(a), t.content_gate) for t, a in terms if t.content and t.content_gate is not None]
-    style = [(t.style.scaled(a), t.style_gate) for t, a in terms if t.style and t.style_gate is not None]
-    return MergedLayer(
-        content=concat([lora for lora, _ in content]) if content else None,
-        style=concat([lora for lora, _ in style]) if style else None,
-        content_gate=torch.cat([gate for _, gate in content]) if content else None,
-        style_gate=torch.cat([gate for _, gate in style]) if style else None,
-    )
 
 
 def _sum_text(terms: Sequence[tuple[Mapping[str, LowRank], float]]) -> dict[str, LowRank]:

@@ -1,17 +1,18 @@
-"""How strong two LoRAs are in each block and how far they point the same way, before and after their masks."""
+"""How strong content and style LoRAs are in each block and how far they agree, before and after their masks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..lora.low_rank import LowRank
+from ..lora.low_rank import LowRank, concat
 from ..lora.parallel_layers import map_layers
 from .gates import Gates, open_gates
-from .stack import LoraPair
+from .merged import routed_layers
+from .stack import LoraStack
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class BlockOverlap:
-    """One block: both LoRAs as they came, and gated by their masks."""
+    """One block: both sides as they came, and gated by their masks."""
 
     name: str
     before: Overlap
@@ -39,30 +40,34 @@ class BlockOverlap:
 
     @property
     def content_kept(self) -> float | None:
-        """‖gated ΔW_c‖ / ‖ΔW_c‖, or None where the content LoRA changes nothing."""
+        """‖gated ΔW_c‖ / ‖ΔW_c‖, or None where no content LoRA changes anything."""
         return _root_ratio(self.after.content, self.before.content)
 
     @property
     def style_kept(self) -> float | None:
-        """The same of the style LoRA."""
+        """The same of style."""
         return _root_ratio(self.after.style, self.before.style)
 
 
-def block_overlaps(gates: Gates, pair: LoraPair) -> list[BlockOverlap]:
-    """One BlockOverlap for each covered block, in forward order; no ΔW is ever formed."""
+def block_overlaps(gates: Gates, stack: LoraStack) -> list[BlockOverlap]:
+    """One BlockOverlap for each covered block, in forward order; no ΔW is ever formed.
 
-    ones = open_gates(pair)
+    All content LoRAs together are ΔW_c, all style LoRAs together ΔW_s; `after` also has the router's mixing in it.
+    """
+    ones, contents = open_gates(stack), len(stack.contents)
+    alone, merged = [lora.layers for lora in stack.loras], routed_layers(stack)
 
     def measured(name: str, _: None) -> tuple[Overlap, Overlap]:
-        sides = pair.content.get(name), pair.style.get(name)
-        products = [_products(sides[i], sides[j]) for i, j in ((0, 0), (1, 1), (0, 1))]
-        before, after = (_overlap(products, each.content(name), each.style(name)) for each in (ones, gates))
-        return before, after
+        before = _products(_sides(alone, contents, name))
+        after = _products(_sides(merged, contents, name)) if stack.router else before
+        terms = (before, ones), (after, gates)
+        first, second = (_overlap(products, each.content(name), each.style(name)) for products, each in terms)
+        return first, second
 
-    by_layer = map_layers(measured, dict.fromkeys(pair.names))
+    by_layer = map_layers(measured, dict.fromkeys(stack.names))
     by_block: dict[str, list[tuple[Overlap, Overlap]]] = {}
     for name, overlaps in by_layer.items():
-        by_block.setdefault(pair.layout.layers[name].block.diffusers, []).append(overlaps)
+        by_block.setdefault(stack.layout.layers[name].block.diffusers, []).append(overlaps)
     return [
         BlockOverlap(block, _sum(before for before, _ in layers), _sum(after for _, after in layers))
         for block, layers in by_block.items()
@@ -75,8 +80,21 @@ def whole_overlap(blocks: Iterable[BlockOverlap]) -> BlockOverlap:
     return BlockOverlap("all blocks", _sum(b.before for b in blocks), _sum(b.after for b in blocks))
 
 
-def _products(a: LowRank | None, b: LowRank | None) -> Tensor:
-    """(rank a, rank b) inner products of the rank components; none where a LoRA lacks the layer."""
+def _sides(loras: Sequence[Mapping[str, LowRank]], contents: int, name: str) -> list[LowRank | None]:
+    """The content and the style LoRAs of a layer, each as one; None where none of them covers it."""
+    sides = ([lora[name] for lora in side if name in lora] for side in (loras[:contents], loras[contents:]))
+    return [concat(side) if side else None for side in sides]
+
+
+def _products(sides: Sequence[LowRank | None]) -> list[Tensor]:
+    """Of content with itself, style with itself and content with style: the rank components' inner products.
+
+    (rank a, rank b) each, with a rank of 0 where a side lacks the layer.
+    """
+    return [_inner(sides[i], sides[j]) for i, j in ((0, 0), (1, 1), (0, 1))]
+
+
+def _inner(a: LowRank | None, b: LowRank | None) -> Tensor:
     if a is None or b is None:
         return torch.zeros(a.rank if a else 0, b.rank if b else 0)
     return (a.up.T @ b.up) * (a.down @ b.down.T)

@@ -1,4 +1,4 @@
-"""Both LoRAs of a layer side by side, ready to multiply: one after the other, and as two halves of one width.
+"""All LoRAs of a layer side by side, ready to multiply: one after the other, and two of them as halves of one width.
 
     up = [0 U_c U_s] or [U_c U_s 0]  (out, 2m)        down = [0; D_c; D_s] or [D_c; D_s; 0]  (2m, in)
 
@@ -8,9 +8,12 @@ LoRA and another through the style LoRA, a batched product does for both. Equal 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..lora.low_rank import LowRank
@@ -22,46 +25,56 @@ class Stacked:
     """The factors of one layer as its kernels want them, see `hooks.as_kernels`.
 
     Attributes:
-        up, down: (out, R) and (R, inputs), with R = content rank + style rank, or 2m where the halves are padded
-        content, style: where each LoRA's components are; both together are one slice
+        up, down: (out, R) and (R, inputs), with R the sum of the ranks, or 2m where the halves are padded
+        merge_up: what the merge has for `up`: the same, but where a router mixes it
+        parts: where each LoRA's components are; all together are one slice
         half: m, or None
     """
 
     up: Tensor
     down: Tensor
-    content: slice
-    style: slice
+    merge_up: Tensor
+    parts: tuple[slice, ...]
     half: int | None
 
     @property
-    def both(self) -> slice:
-        return slice(self.content.start, self.style.stop)
+    def whole(self) -> slice:
+        return slice(self.parts[0].start, self.parts[-1].stop)
 
     @property
     def up_halves(self) -> Tensor:
         """(2, m, out)."""
-        return self.up.unflatten(1, (2, -1)).permute(1, 2, 0)
+        return rearrange(self.up, "out (side r) -> side r out", side=2)
 
     @property
     def down_halves(self) -> Tensor:
         """(2, in, m)."""
-        return self.down.unflatten(0, (2, -1)).transpose(1, 2)
+        return rearrange(self.down, "(side r) inputs -> side inputs r", side=2)
 
 
-def stacked(module: nn.Module, content: LowRank | None, style: LowRank | None, like: Tensor) -> Stacked:
-    """The factors of the LoRAs that cover a layer, in the dtype and on the device of a tensor."""
-    ranks = [0 if part is None else part.rank for part in (content, style)]
-    half = half_width(*ranks) if isinstance(module, nn.Linear) else None
+def stacked(module: nn.Module, loras: Sequence[LowRank | None], like: Tensor, router: Tensor | None = None) -> Stacked:
+    """The factors of the LoRAs that cover a layer, in the dtype and on the device of a tensor.
+
+    Args:
+        loras: of each LoRA, None where it does not cover the layer
+        router: (R, R), by which the merge mixes the components
+    """
+    ranks = [0 if lora is None else lora.rank for lora in loras]
+    half = half_width(*ranks) if len(ranks) == 2 and isinstance(module, nn.Linear) else None
     front, end = (0, 0) if half is None else (half - ranks[0], half - ranks[1])
-    parts = [part for part in (content, style) if part is not None]
-    up = torch.cat([part.up for part in parts], dim=1).to(like.device, like.dtype)
-    down = torch.cat([part.down for part in parts], dim=0).to(like.device, like.dtype)
+    present = [lora for lora in loras if lora is not None]
+    up = torch.cat([lora.up for lora in present], dim=1)
+    down = torch.cat([lora.down for lora in present], dim=0).to(like.device, like.dtype)
+    routed = None if router is None else (up @ router.to(up)).to(like.device, like.dtype)
+    up = up.to(like.device, like.dtype)
     if front or end:
         up = torch.nn.functional.pad(up, (front, end))
+        routed = None if routed is None else torch.nn.functional.pad(routed, (front, end))
         down = torch.nn.functional.pad(down, (0, 0, front, end))
-    middle = front + ranks[0]
+    starts = list(accumulate(ranks, initial=front))
+    merge_up, _ = as_kernels(module, up if routed is None else routed, down)
     up, down = as_kernels(module, up, down)
-    return Stacked(up, down, slice(front, middle), slice(middle, middle + ranks[1]), half)
+    return Stacked(up, down, merge_up, tuple(slice(*ends) for ends in pairwise(starts)), half)
 
 
 def half_width(content_rank: int, style_rank: int) -> int | None:
@@ -74,7 +87,7 @@ def half_width(content_rank: int, style_rank: int) -> int | None:
     return high if 2 * low >= high and low % 16 == high % 16 == 0 else None
 
 
-def stacked_rank(content_rank: int, style_rank: int) -> int:
+def stacked_rank(ranks: Sequence[int]) -> int:
     """R of `Stacked` over a linear layer, padding included."""
-    half = half_width(content_rank, style_rank)
-    return content_rank + style_rank if half is None else 2 * half
+    half = half_width(*ranks) if len(ranks) == 2 else None
+    return sum(ranks) if half is None else 2 * half

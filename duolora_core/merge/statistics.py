@@ -11,7 +11,7 @@ from torch import Tensor
 from ..model.layer_kinds import LayerKind, layer_kind
 from .gates import DEAD_GATE, Gates
 from .roles import Role
-from .stack import LoraPair
+from .stack import LoraStack
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class BlockGates:
     style_rank: int
 
 
-def block_statistics(gates: Gates, pair: LoraPair, roles: Mapping[str, Role]) -> list[BlockGates]:
+def block_statistics(gates: Gates, stack: LoraStack, roles: Mapping[str, Role]) -> list[BlockGates]:
     """One BlockGates per covered block, in forward order, so that a collapse of one role is seen."""
     magnitudes = gates.values.detach().abs().cpu()
     by_block: dict[str, list[str]] = {}
     for name in gates.slots:
-        by_block.setdefault(pair.layout.layers[name].block.diffusers, []).append(name)
+        by_block.setdefault(stack.layout.layers[name].block.diffusers, []).append(name)
     rows: list[BlockGates] = []
     for block, names in by_block.items():
         content = torch.cat([magnitudes[gates.slots[name].content] for name in names])
@@ -53,6 +53,13 @@ def block_statistics(gates: Gates, pair: LoraPair, roles: Mapping[str, Role]) ->
     return rows
 
 
+def active_components(gates: Gates) -> list[tuple[int, int]]:
+    """(alive, all) rank components of each LoRA, in the stack's order."""
+    alive, owners = gates.values.detach().abs().cpu() >= DEAD_GATE, gates.owners().cpu()
+    count = max(len(slot.each) for slot in gates.slots.values())
+    return [(int(alive[owners == i].sum()), int((owners == i).sum())) for i in range(count)]
+
+
 def active_ranks(gates: Gates) -> dict[str, tuple[int, int]]:
     """{layer: (alive content components, alive style components)}, the data of the paper's Fig. 4."""
     alive = gates.values.detach().abs().cpu() >= DEAD_GATE
@@ -61,7 +68,7 @@ def active_ranks(gates: Gates) -> dict[str, tuple[int, int]]:
 
 @dataclass(frozen=True)
 class KindGates:
-    """Mean |m| of both LoRAs over the layers of one kind in one block; None where a LoRA has no such layer."""
+    """Mean |m| of both sides over the layers of one kind in one block; None where a side has no such layer."""
 
     block: str
     kind: LayerKind
@@ -69,12 +76,12 @@ class KindGates:
     style_mean: float | None
 
 
-def kind_statistics(gates: Gates, pair: LoraPair) -> list[KindGates]:
+def kind_statistics(gates: Gates, stack: LoraStack) -> list[KindGates]:
     """One KindGates for each kind in each covered block, blocks in forward order."""
     magnitudes = gates.values.detach().abs().cpu()
     grouped: dict[tuple[str, LayerKind], list[str]] = {}
     for name in gates.slots:
-        block = pair.layout.layers[name].block.diffusers
+        block = stack.layout.layers[name].block.diffusers
         grouped.setdefault((block, layer_kind(name)), []).append(name)
     return [
         KindGates(

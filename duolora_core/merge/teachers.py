@@ -1,13 +1,15 @@
-"""The targets of each step: a random sample, and what the content and style LoRAs alone make of it.
+"""The targets of each step: a random sample, and what a content and a style LoRA alone make of it.
 
-A sample is one picture of each LoRA, one timestep and one noise. The teachers' outputs depend on it and never on the
-gates, so a pool of samples needs its teachers once, however often it is gone through.
+A sample is one picture of a content and one of a style LoRA, one timestep and one noise. Where several LoRAs are
+merged, they take turns, so that every content LoRA meets every style LoRA and a step costs what a pair's does. The
+teachers' outputs depend on the sample and never on the gates, so a pool of samples needs its teachers once, however
+often it is gone through.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -22,6 +24,7 @@ from ..model.memory.planner import MemoryPlanner
 from .config import MergeConfig
 from .gated import GatedLora
 from .losses import NoisyPicture, Student, students
+from .stack import Side, label
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,15 @@ class Picture:
         latent: (channels, h, w), as the UNet sees it (already scaled by the latent format)
         own: the condition of its own prompt, "a <V1> object"
         combined: the condition of the combined prompt, "a <V1> object in <S2> style"; None where the cycle is off
+        lora: the number of its LoRA among those of its side
+        others_combined: for a style picture, the conditions of the combined prompts of content 2, 3, …
     """
 
     latent: Tensor
     own: Any
     combined: Any
+    lora: int = 0
+    others_combined: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
@@ -100,21 +107,29 @@ def _schedule(
 ) -> Iterator[tuple[int, NoiseSample]]:
     """(which sample, the sample) for each step.
 
-    Without a pool every sample is new. With one, the first `config.pool` are the same new ones; from then on they come
+    The LoRAs of each side take turns, in such a way that every pair comes in turn as well. Without a pool every sample
+    is new. With one, the first `config.pool` are the same new ones; from then on they come
     back, all of them in every round, each round in another random order.
     """
     generator = torch.Generator().manual_seed(config.seed)
     count = min(config.pool or config.steps, config.steps)
     strata = torch.randperm(count, generator=generator).tolist() if config.timesteps == "stratified" else None
     pool: list[NoiseSample] = []
+    contents, styles = by_lora(content), by_lora(style)
     for i in range(count):
-        sample = draw_sample(denoiser, content, style, generator, (strata[i], count) if strata else (0, 1))
+        of_step = contents[i % len(contents)], styles[i // len(contents) % len(styles)]
+        sample = draw_sample(denoiser, *of_step, generator, (strata[i], count) if strata else (0, 1))
         if count < config.steps:
             pool.append(sample)
         yield i, sample
     while pool:
         for i in torch.randperm(count, generator=generator).tolist():
             yield i, pool[i]
+
+
+def by_lora(pictures: Sequence[Picture]) -> list[list[Picture]]:
+    """The pictures of each LoRA of one side."""
+    return [[each for each in pictures if each.lora == lora] for lora in sorted({each.lora for each in pictures})]
 
 
 def draw_sample(
@@ -124,7 +139,7 @@ def draw_sample(
     generator: torch.Generator,
     stratum: tuple[int, int] = (0, 1),
 ) -> NoiseSample:
-    """A picture of each LoRA, a timestep and the noise, each uniform and in this order from the generator.
+    """A picture of each of two LoRAs, a timestep and the noise, each uniform and in this order from the generator.
 
     The timestep falls into stratum `i` of `n` equal ones, see `in_stratum`; by default into all there is.
     """
@@ -160,11 +175,16 @@ def _distillation_batch(
         with torch.no_grad():
             return evaluate(denoiser, gated, samples, sample.sigma, plan.micro_batch)
 
-    content = _noisy(sample.content, sample.content_noise, sample.sigma)
-    style = _noisy(sample.style, sample.style_noise, sample.sigma)
+    contents, styles = len(gated.stack.contents), len(gated.stack.styles)
+    mean = (contents + styles) / 2
+    content = _noisy(sample.content, "content", contents / mean, sample.content_noise, sample.sigma)
+    style = _noisy(sample.style, "style", styles / mean, sample.style_noise, sample.sigma)
+    if config.cycle_weight and sample.content.lora:
+        style = replace(style, combined=sample.style.others_combined[sample.content.lora - 1])
     found = students(content, style, sample.sigma, denoiser.prediction, config, teach)
     return DistillationBatch(found, sample.sigma)
 
 
-def _noisy(picture: Picture, noise: Tensor, sigma: Tensor) -> NoisyPicture:
-    return NoisyPicture(add_noise(picture.latent.to(noise), noise, sigma), noise, picture.own, picture.combined)
+def _noisy(picture: Picture, side: Side, share: float, noise: Tensor, sigma: Tensor) -> NoisyPicture:
+    x = add_noise(picture.latent.to(noise), noise, sigma)
+    return NoisyPicture(x, noise, picture.own, picture.combined, label(side, picture.lora), share)

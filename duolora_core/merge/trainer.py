@@ -1,6 +1,6 @@
 """The training loop: the teachers' targets (six evaluations, if new), two evaluations of the merge, one step.
 
-Everything frozen (content LoRA, style LoRA, base) and everything trained (the merge) is the same attached network with
+Everything frozen (each LoRA alone, base) and everything trained (the merge) is the same attached network with
 another gate row, so a step is at most three batched evaluations. What has been trained so far is a valid merge at any
 step.
 """
@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 
-from ..checkpoint.gates import GateCheckpoint, capture, restore
+from ..checkpoint.state import Checkpoint, capture, require_fitting, restore
 from ..errors import NotFiniteError, SettingsError
 from ..model.denoiser import Denoiser
 from ..model.evaluate import backward
@@ -27,14 +27,23 @@ from .gated import GatedLora
 from .gates import Gates, initial_gates
 from .losses import Penalty, layer_prior
 from .roles import Role
-from .stack import LoraPair
+from .stack import LoraStack
 from .statistics import BlockGates, block_statistics
 from .teachers import DistillationBatch, Picture, distillation_batches
 
 
 @dataclass(frozen=True)
-class Report:
-    """One finished step. `losses` holds each term unweighted and `total` as minimised; `seconds` is wall time."""
+class StepReport:
+    """One finished step.
+
+    Attributes:
+        losses: each term unweighted, and `total` as minimised
+        sigma: of the step; the mean where its samples have several
+        seconds: wall time
+        blocks: of gates; empty where LoRAs are trained
+        checkpoint: copies what the training can be resumed from; only before the next step is taken, but also when
+            that one was broken off
+    """
 
     step: int
     steps: int
@@ -43,23 +52,20 @@ class Report:
     gradient_norm: float
     seconds: float
     blocks: Sequence[BlockGates]
+    checkpoint: Callable[[], Checkpoint]
 
 
-@dataclass(frozen=True)
-class StepReport(Report):
-    """One finished step of gates.
-
-    `checkpoint` copies what the training can be resumed from; it must be called before the next step is taken.
-    """
-
-    checkpoint: Callable[[], GateCheckpoint]
+def gates_at_start(gates: Gates) -> Checkpoint:
+    """The training of these gates before its first step: what it begins with, and what its checkpoints are like."""
+    losses = {"smoothed": math.nan, "lowest": math.inf}  # of the total loss: now, and when the gates were best
+    return Checkpoint(0, {"values": gates.values, "best": gates.values}, numbers=losses)
 
 
-def starting_gates(pair: LoraPair, roles: Mapping[str, Role], config: MergeConfig) -> Gates:
+def starting_gates(stack: LoraStack, roles: Mapping[str, Role], config: MergeConfig) -> Gates:
     """The gates that a training by this config starts from; equal seeds give equal gates, see `initial_gates`."""
     generator = torch.Generator().manual_seed(config.seed)
     return initial_gates(
-        pair, roles, config.initialisation, config.content_threshold, config.style_threshold, generator
+        stack, roles, config.initialisation, config.content_threshold, config.style_threshold, generator
     )
 
 
@@ -71,9 +77,9 @@ def train(
     roles: Mapping[str, Role],
     config: MergeConfig,
     planner: MemoryPlanner | None = None,
-    resume: GateCheckpoint | None = None,
+    resume: Checkpoint | None = None,
 ) -> Iterator[StepReport]:
-    """Trains the gates of an attached pair and yields after every step (Algorithm 3 of arXiv 2504.13206).
+    """Trains the gates of attached LoRAs and yields after every step (Algorithm 3 of arXiv 2504.13206).
 
     One noise and one timestep serve both pictures of a step. `gated.gates` always holds the gates reached so far; on
     the way out they are detached and on the CPU.
@@ -84,7 +90,8 @@ def train(
             what would have followed then, as far as the device computes equal things equally
 
     Raises:
-        SettingsError: a side has no picture, or `resume` is of another number of gates.
+        SettingsError: a LoRA has no picture.
+        TrainingError: `resume` is not this training's.
         NotFiniteError: a loss is not finite, or a gradient at the least loss scale; `gated.gates` is set back to the
             best gates so far.
         OutOfMemoryError: memory ran out, and there is no smaller plan.
@@ -102,27 +109,31 @@ def train_gates(
     config: MergeConfig,
     penalty: Penalty,
     planner: MemoryPlanner | None = None,
-    resume: GateCheckpoint | None = None,
+    resume: Checkpoint | None = None,
 ) -> Iterator[StepReport]:
     """The loop itself: the losses of the network's outputs, and any term that depends on the gates alone.
 
     The roles are for the reports only; raises as `train`.
     """
-    if not content or not style:
-        raise SettingsError("Training needs at least one content and one style picture.")
+    for side, pictures, loras in (("content", content, gated.stack.contents), ("style", style, gated.stack.styles)):
+        if {each.lora for each in pictures} != set(range(len(loras))):
+            raise SettingsError(f"Training needs at least one picture of every {side} LoRA.")
     planner = planner or MemoryPlanner([MemoryPlan(config.micro_batch, "none")])
     gates, device = gated.gates, denoiser.sigmas.device
+    state = gates_at_start(gates)
+    if resume is not None:
+        require_fitting(resume, state, config.steps)
+        state = resume
     values = gates.values.detach().to(device, torch.float32, copy=True).requires_grad_()
     optimiser = torch.optim.AdamW([values], lr=config.learning_rate, weight_decay=config.weight_decay)
-    done, best, smoothed, lowest = 0, values.detach().clone(), math.nan, math.inf
-    if resume:
-        restore(resume, values, optimiser)
-        done, best, smoothed, lowest = resume.step, resume.best.to(device), resume.smoothed, resume.lowest
+    restore(state, {"values": values}, optimiser)
+    best = state.tensors["best"].detach().to(device, torch.float32, copy=True)
+    smoothed, lowest = state.numbers["smoothed"], state.numbers["lowest"]
     gates.values = values
-    scale = LossScale(planner.notes, resume.scale_divisor if resume else 1)
-    batches = distillation_batches(denoiser, gated, content, style, config, planner, done)
+    scale = LossScale(planner.notes, state.scale_divisor)
+    batches = distillation_batches(denoiser, gated, content, style, config, planner, state.step)
     try:
-        for step in range(done + 1, config.steps + 1):
+        for step in range(state.step + 1, config.steps + 1):
             started = time.perf_counter()
             batch = next(batches)
             losses = planner.run_with_oom_retry(partial(_gradient, denoiser, gated, batch, penalty, scale))
@@ -135,6 +146,7 @@ def train_gates(
                 best, lowest = values.detach().clone(), smoothed
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
+            kept, numbers = {"values": values, "best": best}, {"smoothed": smoothed, "lowest": lowest}
             yield StepReport(
                 step=step,
                 steps=config.steps,
@@ -142,8 +154,8 @@ def train_gates(
                 sigma=float(batch.sigma),
                 gradient_norm=norm,
                 seconds=time.perf_counter() - started,
-                blocks=block_statistics(gates, gated.pair, roles),
-                checkpoint=partial(capture, step, values, optimiser, best, smoothed, lowest, scale.divisor),
+                blocks=block_statistics(gates, gated.stack, roles),
+                checkpoint=partial(capture, step, kept, optimiser, scale.divisor, numbers),
             )
     finally:
         gates.values = gates.values.detach().cpu()

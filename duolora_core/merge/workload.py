@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from ..model.memory.estimate import Workload
 from .config import MergeConfig
-from .stack import LoraPair
+from .stack import LoraStack
 from .stacked import stacked_rank
 
 
 def merge_workload(
-    pair: LoraPair, sizes: Sequence[tuple[int, int]], config: MergeConfig, text_tokens: int = 77
+    stack: LoraStack, sizes: Sequence[tuple[int, int]], config: MergeConfig, text_tokens: int = 77
 ) -> Workload:
     """The workload of `train`: a gate keeps the rank components that it multiplies.
 
@@ -22,24 +22,24 @@ def merge_workload(
     """
     with_cycle = config.cycle_weight != 0
     students = 4 if with_cycle and config.cycle_route == "differentiable" else 2
-    kept = {name: sum(pair.ranks(name)) for name in pair.names}
-    return pair_workload(pair, kept, sizes, students, 4 if with_cycle else 2, text_tokens)
+    kept = {name: sum(stack.ranks(name)) for name in stack.names}
+    return stack_workload(stack, kept, sizes, students, 4 if with_cycle else 2, text_tokens)
 
 
-def pair_workload(
-    pair: LoraPair,
+def stack_workload(
+    stack: LoraStack,
     kept: Mapping[str, int],
     sizes: Sequence[tuple[int, int]],
     students: int,
     teachers: int,
     text_tokens: int,
 ) -> Workload:
-    """The workload of a training on both LoRAs whose step has so many samples; only those of one size go together."""
+    """The workload of a training on these LoRAs whose step has so many samples; only those of one size go together."""
     groups = len(set(sizes))
     return Workload(
-        layout=pair.layout,
+        layout=stack.layout,
         kept=kept,
-        factors=sum(_stacked_factors(pair, name) for name in pair.names),
+        factors=sum(_stacked_factors(stack, name) for name in stack.names),
         latent=max(sizes, key=math.prod),
         students=students // groups,
         teachers=teachers // groups,
@@ -47,9 +47,10 @@ def pair_workload(
     )
 
 
-def _stacked_factors(pair: LoraPair, name: str) -> int:
-    """Elements of both LoRAs' factors side by side, as `stacked` holds them."""
-    layer = pair.layout.layers[name].shape
-    content, style = pair.ranks(name)
-    rank = stacked_rank(content, style) if len(layer) == 2 else content + style
-    return rank * (layer[0] + math.prod(layer[1:]))
+def _stacked_factors(stack: LoraStack, name: str) -> int:
+    """Elements of all LoRAs' factors side by side, as `stacked` holds them."""
+    layer = stack.layout.layers[name].shape
+    ranks = stack.ranks(name)
+    rank = stacked_rank(ranks) if len(layer) == 2 else sum(ranks)
+    ups = 2 if name in stack.router else 1  # the merge has one of its own then
+    return rank * (ups * layer[0] + math.prod(layer[1:]))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Literal
 
-Branch = Literal["base", "content", "style", "sum", "merge"]
+Branch = str
+"""`base`, `sum` (of all LoRAs), `merge` (the LoRAs behind their gates), or the label of one LoRA: `content`, `style`,
+and where several are merged `content 2` and so on."""
 
 
 def branch_runs(branches: Sequence[Branch]) -> list[tuple[Branch, slice]]:

@@ -31,7 +31,7 @@ class _FrozenLayer(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, module: nn.Linear | nn.Conv2d, forward: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.module, ctx.weight, ctx.shape = module, module.weight, x.shape
         output = forward(x)
-        return output if output._base is None else _not_a_view(output)
+        return output if output._base is None else alias_of(output)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -43,7 +43,10 @@ class _FrozenLayer(torch.autograd.Function):
         return conv2d_input(ctx.shape, weight, gradient, *geometry), None, None
 
 
-def _not_a_view(tensor: Tensor) -> Tensor:
-    """The same numbers in the same memory; autograd lets nobody change a view that a function of our own gives out."""
+def alias_of(tensor: Tensor) -> Tensor:
+    """The same numbers in the same memory, as a tensor that autograd takes for no view and no inference tensor.
+
+    Autograd lets nobody change a view that a function of our own gives out.
+    """
     alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
     return alias.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())

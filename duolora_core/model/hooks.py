@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import ModelMismatchError
@@ -55,7 +56,8 @@ def require_low_rank_layers(modules: Mapping[str, nn.Module], names: Iterable[st
 def as_kernels(module: nn.Module, up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
     """Flat factors (out, r) and (r, inputs) in the shapes in which the module's layer multiplies."""
     if isinstance(module, nn.Conv2d):
-        return up[:, :, None, None], down.unflatten(1, (-1, *module.kernel_size))  # (r, in, kh, kw)
+        h, w = module.kernel_size
+        return rearrange(up, "out r -> out r 1 1"), rearrange(down, "r (c h w) -> r c h w", h=h, w=w)
     return up, down
 
 
@@ -71,11 +73,10 @@ def add_low_rank(
         up, down: as `as_kernels` gives them, in the dtype of x
         gate: (batch, r), or None for all ones
     """
+    hidden = down_product(module, x, down)
     if isinstance(module, nn.Conv2d):
-        hidden = F.conv2d(x, down, None, module.stride, module.padding, module.dilation)  # (batch, r, h, w)
         output += F.conv2d(hidden if gate is None else hidden * gate[:, :, None, None], up)  # (batch, out, h, w)
         return output
-    hidden = F.linear(x, down)  # (batch, …, r)
     if gate is not None:
         hidden = hidden * gate.view(gate.shape[0], *[1] * (x.ndim - 2), -1)
     flat = _flat_base(output)
@@ -86,6 +87,13 @@ def add_low_rank(
     else:
         output += F.linear(hidden, up)  # (batch, …, out)
     return output
+
+
+def down_product(module: nn.Module, x: Tensor, down: Tensor) -> Tensor:
+    """The first product of a change: (batch, r, h, w) of a convolution, (batch, …, r) of a linear layer."""
+    if isinstance(module, nn.Conv2d):
+        return F.conv2d(x, down, None, module.stride, module.padding, module.dilation)
+    return F.linear(x, down)
 
 
 def add_low_rank_each(x: Tensor, ups: Tensor, downs: Tensor, output: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..checkpoint.gates import DIVISORS
+from ..checkpoint.state import DIVISORS
 
 Losses = dict[str, float]
 

@@ -9,14 +9,14 @@ for them.
 
 Reading order: `fonts` and `canvas` (how to draw), `scales` and `block_rows` (where), one file per chart (`loss_chart`,
 `gate_chart`, `kind_chart`, `cosine_chart`, `rank_chart`), `findings` (words), `scores` (likeness to references),
-`picture_grid`, `sheets` and `merge_sheet` (whole pictures).
+`picture_grid`, `training_preview` and `merge_sheet` (whole pictures).
 """
 
-from .findings import Finding, Prompts, findings
+from .findings import Finding, Prompts, findings, shares_a_word
 from .merge_sheet import MergeFigures, merge_report
 from .picture_grid import picture_grid
 from .rank_chart import MergerRanks
-from .sheets import gate_map, loss_curve, rank_histogram, training_preview
+from .training_preview import training_preview
 
 __all__ = [
     "Finding",
@@ -24,10 +24,8 @@ __all__ = [
     "MergerRanks",
     "Prompts",
     "findings",
-    "gate_map",
-    "loss_curve",
     "merge_report",
     "picture_grid",
-    "rank_histogram",
+    "shares_a_word",
     "training_preview",
 ]

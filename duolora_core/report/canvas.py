@@ -64,23 +64,13 @@ class Box:
         return Box(self.left, self.top, x, self.bottom), Box(x, self.top, self.right, self.bottom)
 
 
-@dataclass(frozen=True)
-class Lettering:
-    """One piece of text as it was drawn: its ink covers `box`."""
-
-    text: str
-    box: Box
-
-
 class Canvas:
     """Collects shapes and text; coordinates are pixels of the final image, fractions allowed."""
 
-    def __init__(self, size: tuple[int, int], background: Colour = PAPER) -> None:
-        self.size = size
+    def __init__(self, size: tuple[int, int]) -> None:
         self.box = Box(0, 0, *size)
-        self.letterings: list[Lettering] = []
         width, height = size
-        self._large = Image.new("RGB", (width * SUPERSAMPLE, height * SUPERSAMPLE), background)
+        self._large = Image.new("RGB", (width * SUPERSAMPLE, height * SUPERSAMPLE), PAPER)
         self._draw = ImageDraw.Draw(self._large)
 
     def rectangle(self, box: Box, colour: Colour, radius: float = 0) -> None:
@@ -151,11 +141,10 @@ class Canvas:
         x = x * s - {"left": 0, "centre": width / 2, "right": width}[align]
         x = min(max(0, x), self.box.width * s - width)
         _, cap_top, _, cap_bottom = font.getbbox("H")
-        left, top, right, bottom = font.getbbox(drawn)
+        _, top, _, bottom = font.getbbox(drawn)
         y = y * s - (cap_top + cap_bottom) / 2
         y = min(max(-top, y), self.box.height * s - bottom)
         self._draw.text((x, y), drawn, fill=colour, font=font, stroke_width=int(bold))  # 1: a third of a pixel
-        self.letterings.append(Lettering(drawn, Box((x + left) / s, (y + top) / s, (x + right) / s, (y + bottom) / s)))
         return width / s
 
     def image(self) -> Image.Image:

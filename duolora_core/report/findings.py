@@ -167,12 +167,16 @@ def _loss(losses: Mapping[str, Sequence[float]]) -> Finding | None:
     return Finding("hint", text + "another seed or more steps first; if it rises every time, lower the learning rate.")
 
 
+def shares_a_word(combined: str, prompt: str) -> bool:
+    """Whether a combined prompt has any telling word of a LoRA's own; true as well where there is none to share."""
+    telling, said = _words(prompt) - _COMMON, _words(combined)
+    return not (telling and said) or bool(telling & said)
+
+
 def _prompts(prompts: Prompts) -> Finding | None:
     """A combined prompt without any telling word of one of the two prompts."""
-    combined = _words(prompts.combined)
     for role, prompt in (("content", prompts.content), ("style", prompts.style)):
-        telling = _words(prompt) - _COMMON
-        if combined and telling and not telling & combined:
+        if not shares_a_word(prompts.combined, prompt):
             text = f"The combined prompt has no word of the {role} prompt '{prompt.strip()}'. Its trigger words are "
             return Finding("hint", text + "probably missing: put them in and merge again.")
     return None

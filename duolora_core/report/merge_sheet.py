@@ -15,7 +15,7 @@ from .gate_chart import draw_gate_map
 from .kind_chart import draw_kind_map
 from .loss_chart import draw_loss_curve
 from .rank_chart import MergerRanks, draw_rank_histogram
-from .sheets import text_px
+from .training_preview import text_px
 
 FACT: Colour = (42, 150, 110)
 HINT: Colour = STYLE

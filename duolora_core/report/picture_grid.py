@@ -14,7 +14,6 @@ def picture_grid(
     rows: Sequence[Sequence[Image.Image]],
     row_names: Sequence[str],
     column_names: Sequence[str],
-    captions: Sequence[Sequence[str]] | None = None,
     cell: int = 96,
     note: str = "",
 ) -> Image.Image:
@@ -24,22 +23,20 @@ def picture_grid(
 
     Args:
         rows: pictures, row by row, all rows equally long
-        captions: a line below each picture
         note: a line below everything
 
     Raises:
-        ValueError: rows of different lengths, or another number of names or captions than pictures.
+        ValueError: rows of different lengths, or another number of names than pictures.
     """
     columns = len(column_names)
-    tables = [rows, captions] if captions is not None else [rows]
-    if len(row_names) != len(rows) or any(len(row) != columns for table in tables for row in table):
-        raise ValueError(f"{len(row_names)} x {columns} names do not fit the pictures or their captions")
+    if len(row_names) != len(rows) or any(len(row) != columns for row in rows):
+        raise ValueError(f"{len(row_names)} x {columns} names do not fit the pictures")
     text = max(SMALLEST_TEXT, round(cell / 22))
     margin, gap, line = text + 1, max(6, text // 2), round(text * 1.55)
     cell_width, cell_height = _cell([picture for row in rows for picture in row], cell)
     named = margin + (round(max(text_width(name, text) for name in row_names)) + 10 if any(row_names) else 0)
     headed = margin + (line if any(column_names) else 0)
-    step = cell_height + gap + (line if captions is not None else 0)
+    step = cell_height + gap
     width = named + columns * (cell_width + gap) - gap + margin
     height = headed + len(rows) * step - gap + margin + (line if note else 0)
     canvas = Canvas((width, height))
@@ -53,9 +50,6 @@ def picture_grid(
         for j, picture in enumerate(pictures):
             left = named + j * (cell_width + gap)
             canvas.picture(Box(left, top, left + cell_width, top + cell_height), picture)
-            if captions is not None:
-                below = top + cell_height + line / 2
-                canvas.text(left + cell_width / 2, below, captions[i][j], text - 1, MUTED, "centre", room)
     if note:
         canvas.text(margin, height - margin / 2 - line / 2, note, text - 1, MUTED, max_width=width - 2 * margin)
     return canvas.image()

@@ -16,12 +16,11 @@
 and the step.
 
 The files in reading order: `trainable_lora`, `target_modules` (which layers), `attached_loras`, `per_lora_prompts`,
-`config`, `examples` (what a step sees), `loss_weighting`, `param_groups` (learning rates), `checkpoint`, `dreambooth`
-(the loop), `column_masks`, `unzip`, `workload` (memory), `checkpoint_file`.
+`config`, `examples` (what a step sees), `loss_weighting`, `param_groups` (learning rates), `dreambooth`
+(the loop), `column_masks`, `unzip`, `workload` (memory).
 """
 
 from .attached_loras import AttachedLoras, attach_loras
-from .checkpoint import LoraCheckpoint, LoraStepReport
 from .config import Rates, TrainConfig
 from .dreambooth import train_lora
 from .examples import Example
@@ -33,9 +32,7 @@ from .workload import train_lora_workload
 __all__ = [
     "AttachedLoras",
     "Example",
-    "LoraCheckpoint",
     "LoraConfig",
-    "LoraStepReport",
     "Rates",
     "TargetModules",
     "TrainConfig",

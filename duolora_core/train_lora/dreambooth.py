@@ -17,26 +17,19 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..checkpoint.state import Checkpoint, capture, require_fitting, restore
 from ..errors import NotFiniteError, SettingsError
+from ..merge.trainer import StepReport
 from ..model.denoiser import Denoiser, add_noise, model_output, training_target
 from ..model.loss_scale import LossScale
 from ..model.memory.estimate import MemoryPlan
 from ..model.memory.planner import MemoryPlanner
 from .attached_loras import AttachedLoras
-from .checkpoint import (
-    LoraCheckpoint,
-    LoraStepReport,
-    capture,
-    lora_tensors,
-    named_parameters,
-    require_fitting,
-    restore,
-)
 from .config import TrainConfig
 from .examples import Example, NoiseSample, draw_samples, seeded
 from .loss_weighting import rate_factor, snr_weight
 from .param_groups import param_groups
-from .trainable_lora import TrainableLora
+from .trainable_lora import TrainableLora, lora_tensors, named_parameters
 
 
 @dataclass(frozen=True)
@@ -66,9 +59,9 @@ def train_lora(
     *,
     class_examples: Sequence[Example] = (),
     planner: MemoryPlanner | None = None,
-    resume: LoraCheckpoint | None = None,
+    resume: Checkpoint | None = None,
     extras: Extras | None = None,
-) -> Iterator[LoraStepReport]:
+) -> Iterator[StepReport]:
     """Trains attached LoRAs on pictures and yields after every step; `attached.loras` always holds what is reached.
 
     Serves DreamBooth with one LoRA, and B-LoRA with two that are trained as one (`target_modules.b_loras`). On the way
@@ -92,7 +85,7 @@ def train_lora(
     extras = extras or Extras()
     planner = planner or MemoryPlanner([MemoryPlan(config.micro_batch, "none")])
     if resume is not None:
-        require_fitting(resume, attached.loras, config.steps)
+        require_fitting(resume, Checkpoint(0, lora_tensors(attached.loras)), config.steps)
     device = denoiser.sigmas.device
     for lora in attached.loras.values():
         _move(lora, device, trainable=True)
@@ -106,7 +99,7 @@ def train_lora(
             groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused or None
         )
         if resume is not None:
-            restore(resume, attached.loras, optimiser)
+            restore(resume, lora_tensors(attached.loras), optimiser)
         scale = LossScale(planner.notes, resume.scale_divisor if resume else 1)
         for step in range(resume.step if resume else 0, config.steps):
             started = time.perf_counter()
@@ -129,7 +122,7 @@ def train_lora(
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             extras.after()
-            yield LoraStepReport(
+            yield StepReport(
                 step=step + 1,
                 steps=config.steps,
                 losses=losses,
@@ -137,7 +130,6 @@ def train_lora(
                 gradient_norm=norm,
                 seconds=time.perf_counter() - started,
                 blocks=(),
-                learning_rate=config.learning_rate * factor,
                 checkpoint=partial(capture, step + 1, lora_tensors(attached.loras), optimiser, scale.divisor),
             )
     finally:

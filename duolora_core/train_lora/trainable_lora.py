@@ -80,6 +80,16 @@ class TrainableLora:
         return ("up", self.up), ("down", self.down), ("columns", self.columns), ("mask", self.masks)
 
 
+def named_parameters(loras: Mapping[Side, TrainableLora]) -> dict[str, Tensor]:
+    """{name: tensor} of everything that is trained, in a fixed order."""
+    return {f"{role}.{name}": tensor for role, lora in loras.items() for name, tensor in lora.trained()}
+
+
+def lora_tensors(loras: Mapping[Side, TrainableLora]) -> dict[str, Tensor]:
+    """{name: tensor} of everything that makes up the LoRAs: the very tensors that the optimiser changes in place."""
+    return {f"{role}.{name}": tensor for role, lora in loras.items() for name, tensor in lora.tensors().items()}
+
+
 def new_lora(
     layout: UNetLayout, names: Sequence[str], rank: int, alpha: float | None = None, seed: int = 0
 ) -> TrainableLora:

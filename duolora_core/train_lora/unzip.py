@@ -23,22 +23,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checkpoint.state import Checkpoint
 from ..errors import SettingsError
 from ..merge.roles import layer_roles
+from ..merge.trainer import StepReport
 from ..model.denoiser import Denoiser
 from ..model.layout import UNetLayout
 from ..model.loss_scale import LossScale, gradient_norm
 from ..model.memory.estimate import MemoryPlan
 from ..model.memory.planner import MemoryPlanner
 from .attached_loras import AttachedLoras
-from .checkpoint import LoraCheckpoint, LoraStepReport, named_parameters
 from .column_masks import clamp_columns, column_overlap, column_scores, grow_all, separate_columns
 from .config import TrainConfig
 from .dreambooth import Extras, gradient, require_finite, train_lora
 from .examples import Example, draw_samples
 from .per_lora_prompts import read_prompts
 from .target_modules import LoraConfig, target_layers
-from .trainable_lora import Side, TrainableLora, new_lora
+from .trainable_lora import Side, TrainableLora, named_parameters, new_lora
 
 UNZIP_BLOCKS = (
     "up_blocks.0.attentions.0=content, up_blocks.0.attentions.2=content, "
@@ -122,8 +123,8 @@ def unzip(
     *,
     class_examples: Sequence[Example] = (),
     planner: MemoryPlanner | None = None,
-    resume: LoraCheckpoint | None = None,
-) -> Iterator[LoraStepReport]:
+    resume: Checkpoint | None = None,
+) -> Iterator[StepReport]:
     """Trains the attached LoRAs of `unzip_loras` on pictures and yields after every step; arguments as of `train_lora`.
 
     Args:

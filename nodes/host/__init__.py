@@ -2,6 +2,7 @@
 
 - `weights`: a model's weights made usable for a backward pass, and given back untouched
 - `base_weights`: the weights of a checkpoint as they are without patches
+- `decomposition`: where adapters that are no plain LoRA become one
 - `casts`: weights stored in another dtype, converted for each use and held for none
 - `gradient_checkpointing`: gradient checkpointing of the UNet's blocks
 - `memory`: what is free on the device, and loading a model there whole

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 
@@ -38,12 +39,12 @@ def differentiable_attention(
     """
     if not skip_reshape:
         width = q.shape[-1] // heads
-        q, k, v = (each.unflatten(-1, (-1, width)).transpose(1, 2) for each in (q, k, v))  # (batch, heads, n, width)
+        q, k, v = (rearrange(each, "b n (heads width) -> b heads n width", width=width) for each in (q, k, v))
     if mask is not None and mask.ndim == 3:
         mask = mask[:, None]  # (batch, 1, n of q, n of k)
     shared = {name: options[name] for name in ("scale", "enable_gqa") if name in options}
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **shared)
-    return out if skip_output_reshape else out.transpose(1, 2).flatten(2)
+    return out if skip_output_reshape else rearrange(out, "b heads n width -> b n (heads width)")
 
 
 @contextmanager

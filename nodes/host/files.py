@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,17 @@ def checkpoint_folder() -> Path:
     return Path(folder_paths.get_user_directory()) / "__duolora" / "unfinished"
 
 
+def saving_folder() -> Path:
+    """The loras folder into which files are saved."""
+    return Path(folder_paths.get_folder_paths("loras")[0])
+
+
+def free_bytes(folder: Path) -> int:
+    """Of the disk on which a folder is, or will be."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    return shutil.disk_usage(there).free
+
+
 def lora_path(name: str) -> Path:
     """Raises LoraFileError if there is no such file any more."""
     path = folder_paths.get_full_path("loras", name)
@@ -56,6 +68,6 @@ def save_numbered(prefix: str, suffix: str, write: Callable[[Path], object]) -> 
     Raises:
         SettingsError: the prefix leads out of the loras folder or is not a file name.
     """
-    root = Path(folder_paths.get_folder_paths("loras")[0])
+    root = saving_folder()
     folder, stem = safe_path(root, prefix)
     return write_numbered(folder, stem, suffix, write).relative_to(root).as_posix()

@@ -10,6 +10,7 @@ from typing import Any
 import comfy.sample
 import comfy.utils
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .models import apply_lora
@@ -38,11 +39,9 @@ def encode_pictures(patcher: Any, vae: Any, pictures: Tensor, resolution: int) -
     new_height, new_width = (max(GRID, round(side * scale / GRID) * GRID) for side in (height, width))
     latents: list[Tensor] = []
     for i in range(count):
-        pixels = pictures[i : i + 1, :, :, :3].movedim(-1, 1)
-        pixels = (
-            comfy.utils.common_upscale(pixels, new_width, new_height, "bicubic", "center").movedim(1, -1).clamp(0, 1)
-        )
-        latents.append(_as_seen(patcher, vae.encode(pixels))[0])
+        pixels = rearrange(pictures[i : i + 1, :, :, :3], "n h w c -> n c h w")
+        pixels = comfy.utils.common_upscale(pixels, new_width, new_height, "bicubic", "center").clamp(0, 1)
+        latents.append(_as_seen(patcher, vae.encode(rearrange(pixels, "n c h w -> n h w c")))[0])
     return latents
 
 

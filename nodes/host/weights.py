@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...duolora_core.errors import ModelMismatchError
+from ...duolora_core.model.frozen_layer import alias_of
 
 
 def plain_clone(patcher: Any) -> Any:
@@ -61,17 +62,12 @@ def differentiable(model: nn.Module) -> Generator[None, None, None]:
         for module in model.modules():
             for name, parameter in list(module._parameters.items()):
                 if type(parameter) is nn.Parameter:
-                    alias = nn.Parameter(_alias(parameter), requires_grad=False)
+                    alias = nn.Parameter(alias_of(parameter), requires_grad=False)
                     originals.callback(module._parameters.__setitem__, name, parameter)
                     module._parameters[name] = alias
             for name, buffer in list(module._buffers.items()):
                 if type(buffer) is Tensor:
-                    alias = _alias(buffer)
+                    alias = alias_of(buffer)
                     originals.callback(module._buffers.__setitem__, name, buffer)
                     module._buffers[name] = alias
         yield
-
-
-def _alias(tensor: Tensor) -> Tensor:
-    alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    return alias.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())

@@ -2,9 +2,10 @@
 
 The files in reading order:
 
-- what comes in: `options`, `loaded_lora`, `lora_stack`, `pair`, `merge_inputs`, `training_inputs`
+- what comes in: `options`, `loaded_lora`, `lora_stack`, `load_lora`, `placed`, `first_checks`, `inputs`,
+  `merge_pictures`, `examples`
 - the runs: `merge`, `baseline`, `train_lora`; `trained_gates` remembers the last merges
-- resuming them: `checkpoint`, `merge_checkpoint`, `lora_checkpoint`
+- resuming them: `checkpoint`
 - what is seen meanwhile: `preview_sampling`, `progress`
-- what comes out: `merge_result`, `trained_loras`, `apply`, `report`
+- what comes out: `merge_result`, `trained_loras`, `report`
 """

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
-from ...duolora_core import LoraPair
+from ...duolora_core import LoraPair, LoraStack, MergeConfig, make_merged, open_gates
 from ...duolora_core.baselines.core_space import dare, ties
 from ...duolora_core.baselines.training_free import average, block_split, null_space, stack
 from ...duolora_core.baselines.zip_lora import Axis, ZipLoraConfig, attach_zip, open_masks, zip_lora, zip_workload
 from ...duolora_core.errors import SettingsError
 from ...duolora_core.lora.folded import FoldedLora
-from ..host.denoiser import Limits, training_denoiser
+from ...duolora_core.merge.router import with_router
+from ...duolora_core.merge.workload import merge_workload
+from ..host.denoiser import training_denoiser
+from .inputs import Inputs
 from .loaded_lora import LoadedLora
-from .merge_checkpoint import MergeCheckpointFile, merge_checkpointer
-from .merge_inputs import MergeInputs, extent
+from .merge_pictures import extent, merge_checkpointer, merge_pictures, require_vae_for
 from .progress import TrainingLog, run_training
 
 
@@ -40,11 +42,48 @@ TRAINING_FREE: Mapping[str, Callable[[LoraPair, MethodSettings], FoldedLora]] = 
     "TIES": lambda pair, _: ties(pair),
     "DARE": lambda pair, settings: dare(pair, generator=torch.Generator().manual_seed(settings.seed)),
 }
+ROUTER = "SSR-Merge router"
+ANY_NUMBER = (STACK, "average", ROUTER)
+"""The methods that take more than one LoRA of either role."""
 ZIP_LORA: Mapping[str, Axis] = {"ZipLoRA": "output", "ZipLoRA, input dimension": "input"}
 
 
+def merge_any_number(
+    inputs: Inputs, content: LoadedLora, style: LoadedLora, placed: LoraStack, method: str, settings: MethodSettings
+) -> FoldedLora:
+    """One of `ANY_NUMBER`; the router alone looks at pictures, those that ZipRank Merge would train on.
+
+    Raises:
+        DuoLoraError: with the reason and the fix; the host's interrupt exception on Cancel.
+    """
+    share = 1.0
+    if method == ROUTER:
+        placed = _routed(inputs, content, style, placed, MergeConfig(router="on", seed=settings.seed))
+    elif method != STACK:
+        share = 1 / len(placed.loras)
+    merged = make_merged(placed, open_gates(placed))
+    if method == STACK:
+        return merged.fold(settings.content_strength, settings.style_strength)
+    return merged.fold(share, share)
+
+
+def _routed(
+    inputs: Inputs, content: LoadedLora, style: LoadedLora, placed: LoraStack, config: MergeConfig
+) -> LoraStack:
+    if inputs.clip is None:
+        raise SettingsError(
+            f"{ROUTER} looks at what each LoRA meets under its own prompt, so it needs CLIP: connect the checkpoint's."
+        )
+    require_vae_for(inputs, content, style)
+    pictures = merge_pictures(inputs, content, style, placed, None, config.seed, {})
+    sizes, tokens = extent(*pictures)
+    work = merge_workload(placed, sizes, config, tokens)
+    with training_denoiser(inputs.model, work, inputs.limits(config.micro_batch)) as (denoiser, planner):
+        return with_router(denoiser, placed, *pictures, config, planner)
+
+
 def run_zip_lora(
-    inputs: MergeInputs, content: LoadedLora, style: LoadedLora, pair: LoraPair, axis: Axis, steps: int, seed: int
+    inputs: Inputs, content: LoadedLora, style: LoadedLora, pair: LoraPair, axis: Axis, config: ZipLoraConfig
 ) -> tuple[FoldedLora, TrainingLog]:
     """Trains ZipLoRA on the pictures that ZipRank Merge would train on, and folds it into one LoRA.
 
@@ -55,27 +94,21 @@ def run_zip_lora(
         raise SettingsError(
             "ZipLoRA trains with both prompts, so it needs CLIP: connect the checkpoint's, or choose another method."
         )
-    inputs.require_vae_for(content, style)
-    options = inputs.options
-    config = ZipLoraConfig(
-        steps=steps, learning_rate=options.config.learning_rate, micro_batch=options.config.micro_batch, seed=seed
-    )
-    file = MergeCheckpointFile(open_masks(pair, axis).values.numel(), steps)
-    settings = {"method": "ZipLoRA", "axis": axis, **asdict(config)}
+    require_vae_for(inputs, content, style)
+    checkpointer = merge_checkpointer(inputs, (content, style), open_masks(pair, axis), config, axis=axis)
     # ZipLoRA sees each picture under its own prompt alone.
-    checkpointer = merge_checkpointer(inputs, (content, style), None, settings, file)
-    content_pictures, style_pictures = inputs.pictures(content, style, pair, None, seed, file.latents)
-    file.trains_on(content_pictures, style_pictures)
+    content_pictures, style_pictures = merge_pictures(
+        inputs, content, style, pair, None, config.seed, checkpointer.pictures
+    )
+    checkpointer.trains_on(content=content_pictures, style=style_pictures)
     sizes, tokens = extent(content_pictures, style_pictures)
     work = zip_workload(pair, axis, sizes, tokens)
-    limits = Limits(config.micro_batch, options.checkpointing, options.compute)
     with (
-        training_denoiser(inputs.model, work, limits) as (denoiser, planner),
+        training_denoiser(inputs.model, work, inputs.limits(config.micro_batch)) as (denoiser, planner),
         attach_zip(denoiser.modules, pair, axis) as zipped,
     ):
-        reports = zip_lora(denoiser, zipped, content_pictures, style_pictures, config, planner, checkpointer.state)
+        reports = zip_lora(denoiser, zipped, content_pictures, style_pictures, config, planner, checkpointer.resume)
         log = run_training(reports, config.steps, planner, checkpointer)
-    with torch.inference_mode(False):
-        folded = zipped.fold()
+    folded = zipped.fold()
     checkpointer.finished()
     return folded, log

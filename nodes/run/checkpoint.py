@@ -11,17 +11,22 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 from torch import Tensor
 
+from ...duolora_core import Picture, StepReport
+from ...duolora_core.checkpoint.file import read_checkpoint, write_checkpoint
+from ...duolora_core.checkpoint.state import Checkpoint
 from ...duolora_core.errors import DuoLoraError
 from ...duolora_core.lora.metadata import VERSION
 from ...duolora_core.lora.read import tensors_sha256
-from ...duolora_core.merge.trainer import Report
+from ...duolora_core.train_lora import Example
 from ..host.files import checkpoint_folder
 from ..host.identity import clip_identity, identity, vae_identity
+from .inputs import Inputs
 
 Curves = Mapping[str, Sequence[float]]
 """{term of the loss: one number for each step}"""
@@ -33,131 +38,101 @@ _SECONDS = 1.0
 """Between two writes at least, and a hundred times what a write takes: so it costs a hundredth of the time at most."""
 
 
-class State(Protocol):
-    """What a training can be resumed from."""
-
-    @property
-    def step(self) -> int:
-        """The steps behind it."""
-        ...
-
-
-StateT = TypeVar("StateT", bound=State)
-ReportT = TypeVar("ReportT", bound=Report, contravariant=True)
-
-
-class CheckpointFile(Protocol[StateT, ReportT]):
-    """How the state of one kind of training is taken, written and read."""
-
-    def state(self, report: ReportT) -> Callable[[], StateT]:
-        """Copies it, when called before the next step is taken."""
-        ...
-
-    def write(self, path: Path, fingerprint: str, state: StateT, losses: Curves) -> object:
-        """Raises DuoLoraError."""
-        ...
-
-    def read(self, path: Path, fingerprint: str) -> tuple[StateT, Curves]:
-        """Raises DuoLoraError."""
-        ...
-
-
-class Checkpointer(Generic[StateT, ReportT]):
-    """The checkpoint of one training on disk, for as long as it is not finished.
+class Checkpointer:
+    """The checkpoint of one training on disk, for as long as it is not finished; none where the options say so.
 
     Attributes:
-        state: what the training starts from, if it goes on
-        losses: the curves so far of a training that is resumed
+        resume: what the training is resumed from, if it is
+        pictures: {whose: latents} that it trains on, kept with it; known from the start where it is resumed
         notes: what the artist should know of it
         fingerprint: of all that decides its course
     """
 
-    def __init__(self, folder: Path | None, fingerprint: str, file: CheckpointFile[StateT, ReportT]):
+    def __init__(
+        self, inputs: Inputs, start: Checkpoint, steps: int, vaes: Sequence[Any], samples: bool, **decides: Any
+    ):
         """
         Args:
-            folder: None to write nothing
+            start, steps: see `read_checkpoint`
+            vaes: that encode its pictures
+            samples: it trains on sampled pictures, too
+            decides: what else decides its course: plain data, tensors and dataclasses of these
         """
+        self.fingerprint = _fingerprint(inputs, vaes, samples, decides)
+        self.resume: Checkpoint | None = None
+        self.pictures: Mapping[str, Sequence[Tensor]] = {}
         self.notes: list[str] = []
-        self.state: StateT | None = None
-        self.losses: Curves = {}
-        self.fingerprint = fingerprint
-        self._folder, self._file = folder, file
-        self._latest: tuple[Callable[[], StateT], Curves] | None = None
+        self._path = checkpoint_folder() / f"{self.fingerprint}.safetensors" if inputs.options.resume else None
+        self._latest: tuple[Callable[[], Checkpoint], Curves] | None = None
         self._next = time.monotonic() + _SECONDS
-        if folder is not None and self._path.exists():
+        if self._path is not None and self._path.exists():
             try:
-                self.state, self.losses = file.read(self._path, fingerprint)
-                self.notes.append(f"resumed after step {self.state.step}, where this training had been stopped")
+                self.resume = read_checkpoint(self._path, self.fingerprint, start, steps)
+                self.pictures = self.resume.pictures
+                self.notes.append(f"resumed after step {self.resume.step}, where this training had been stopped")
             except DuoLoraError as error:
                 self.notes.append(f"started from the first step: {error}")
 
-    @property
-    def _path(self) -> Path:
-        return (self._folder or Path()) / f"{self.fingerprint}.safetensors"
+    def trains_on(self, **pictures: Sequence[Picture] | Sequence[Example]) -> None:
+        """The pictures whose latents are kept with it."""
+        self.pictures = {whose: [each.latent for each in some] for whose, some in pictures.items() if some}
 
-    def after(self, report: ReportT, losses: Curves) -> None:
-        """A step is done, and these are the curves so far; writes the state if it is time."""
-        if self._folder is not None:
-            self._latest = self._file.state(report), losses
-            if time.monotonic() >= self._next:
-                self.write()
+    def after(self, report: StepReport, losses: Curves) -> None:
+        """A step is done, and these are the curves so far; writes them if it is time."""
+        self._latest = report.checkpoint, losses
+        if time.monotonic() >= self._next:
+            self.write()
 
     def write(self) -> None:
-        """Writes the state after the latest step. A disk that is full ends the checkpoints and not the training."""
-        if self._folder is None or self._latest is None:
+        """Writes what the latest step left. A disk that is full ends the checkpoints and not the training."""
+        if self._path is None or self._latest is None:
             return
-        started, (take, losses) = time.monotonic(), self._latest
-        state = take()
-        curves = {term: curve[: state.step] for term, curve in losses.items()}
+        started, (capture, losses) = time.monotonic(), self._latest
+        checkpoint = capture()
+        curves = {term: curve[: checkpoint.step] for term, curve in losses.items()}
         try:
-            self._file.write(self._path, self.fingerprint, state, curves)
+            whole = replace(checkpoint, losses=curves, pictures=self.pictures)
+            write_checkpoint(self._path, whole, self.fingerprint)
         except DuoLoraError as error:
             self.notes.append(f"this training could not have been resumed after a crash: {error}")
-            self._folder = None
+            self._path = None
             return
-        _keep_newest(self._folder)
+        _keep_newest(self._path.parent)
         ended = time.monotonic()
         self._next = ended + max(_SECONDS, 100 * (ended - started))
 
     def stays(self) -> None:
         """The training came to an early end: its state stays, whatever becomes of the result."""
         self.write()
-        self._folder = None
+        self._path = None
 
     def finished(self) -> None:
         """The result is there, or there is none to be had this way: nothing to resume from any more."""
-        if self._folder is not None:
+        if self._path is not None:
             with contextlib.suppress(OSError):  # it stays, and is one of those that go when there are more
                 self._path.unlink(missing_ok=True)
 
 
-def checkpointer_of(
-    resume: bool,
-    decides: Mapping[str, Any],
-    model: Any,
-    clip: Any,
-    vaes: Sequence[Any],
-    file: CheckpointFile[StateT, ReportT],
-) -> Checkpointer[StateT, ReportT]:
-    """The checkpointer of a training on a MODEL, which writes nothing where it is not to be resumed.
-
-    Args:
-        decides: what decides its course beside MODEL, CLIP and VAEs, as plain JSON data
-    """
+def _fingerprint(inputs: Inputs, vaes: Sequence[Any], samples: bool, decides: Mapping[str, Any]) -> str:
     whole = {
         "version": VERSION,
-        **decides,
-        "model": identity(model),
-        "clip": clip_identity(clip),
+        "resolution": inputs.resolution,
+        "compute": inputs.options.compute,
+        "sampled images": inputs.options.sampled_images if samples else None,
+        "model": identity(inputs.model),
+        "clip": clip_identity(inputs.clip),
         "vaes": [vae_identity(vae) for vae in vaes],
+        **decides,
     }
-    fingerprint = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-    return Checkpointer(checkpoint_folder() if resume else None, fingerprint, file)
+    return hashlib.sha256(json.dumps(whole, sort_keys=True, default=_plain).encode()).hexdigest()
 
 
-def pictures_sha256(batches: Sequence[Tensor] | None) -> str | None:
-    """Of IMAGE batches, in their order."""
-    return None if batches is None else tensors_sha256({str(i): batch for i, batch in enumerate(batches)})
+def _plain(value: Any) -> Any:
+    """What JSON cannot hold as it is: a tensor by its hash, a dataclass without memory settings."""
+    if isinstance(value, Tensor):
+        return tensors_sha256({"": value})
+    held = {field.name: getattr(value, field.name) for field in fields(value) if field.name != "micro_batch"}
+    return {type(value).__name__: held}
 
 
 def _keep_newest(folder: Path) -> None:

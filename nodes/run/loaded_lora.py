@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -22,6 +22,7 @@ class LoadedLora:
         vae: encodes the pictures where the merge has none; None from a loader
         text_strength: of the text encoders' part; None: as `strength`
         adapter_rank: at most, of what an adapter that is not low-rank by itself becomes
+        others: LoRAs of the same role that are merged with it and come before it; these have no others themselves
     """
 
     role: Literal["content", "style"]
@@ -32,11 +33,17 @@ class LoadedLora:
     vae: Any = None
     text_strength: float | None = None
     adapter_rank: int = RANK_LIMIT
+    others: tuple[LoadedLora, ...] = ()
+
+    @property
+    def chain(self) -> tuple[LoadedLora, ...]:
+        """All LoRAs that come through one socket, each by itself."""
+        return (*self.others, replace(self, others=()))
 
     @property
     def placing(self) -> Mapping[str, Any]:
-        """What decides how it is placed on a model beside its file and strength, as plain JSON data; empty as a rule,
-        so that trainings kept by earlier versions go on."""
+        """What decides how it is placed on a model beside its file and strength, as plain JSON data; empty as a
+        rule."""
         decides: dict[str, Any] = {}
         if self.text_strength not in (None, self.strength):
             decides["text_strength"] = self.text_strength
@@ -46,6 +53,13 @@ class LoadedLora:
             decides["adapter_rank"] = self.adapter_rank
         return decides
 
+    @property
+    def decides(self) -> Mapping[str, Any]:
+        """All of it that decides what a merge trains, its pictures included."""
+        own = {"role": self.role, "sha256": self.file.sha256, "prompt": self.prompt, "strength": self.strength}
+        return {**own, **self.placing, "pictures": self.pictures}
+
     def __str__(self) -> str:
         """What the host shows of a failed node's inputs; every tensor of a LoRA printed would take half a minute."""
-        return f"{self.role} LoRA {self.file.name} at strength {self.strength:g}"
+        own = f"{self.role} LoRA {self.file.name} at strength {self.strength:g}"
+        return ", ".join([*map(str, self.others), own])

@@ -1,7 +1,8 @@
-"""LORA_STACK, the list of LoRAs that Lora Manager, Efficiency and rgthree hand on: the one that a loader takes."""
+"""LORA_STACK, the list of LoRAs that Lora Manager, Efficiency and rgthree hand on: (name, model, clip strength)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -21,23 +22,16 @@ class StackedLora:
     text_strength: float
 
 
-def only_entry(stack: Any) -> StackedLora:
-    """The one LoRA of a stack; slots that are left at "None" count for nothing.
+def stacked_loras(stack: Any) -> list[StackedLora]:
+    """The LoRAs of a stack, in its order; slots that are left at "None" count for nothing.
 
     Raises:
-        SettingsError: nothing or something else is connected, or the stack holds none or several LoRAs.
+        SettingsError: nothing or something else is connected.
     """
     if not isinstance(stack, list | tuple):
         raise SettingsError(_WRONG)
     entries = [_entry(each) for each in cast(Sequence[Any], stack)]
-    chosen = [entry for entry in entries if entry.name not in ("", "None")]
-    if len(chosen) != 1:
-        names = ", ".join(sanitize(entry.name, 80) for entry in chosen) or "none"
-        raise SettingsError(
-            f"A loader takes one LoRA, but the connected LORA_STACK holds {len(chosen)} ({names}). Leave one "
-            "of them on, and give every other LoRA a loader of its own."
-        )
-    return chosen[0]
+    return [entry for entry in entries if entry.name not in ("", "None")]
 
 
 def _entry(each: Any) -> StackedLora:
@@ -46,4 +40,6 @@ def _entry(each: Any) -> StackedLora:
     name, strength, text_strength = cast(Sequence[Any], each)
     if not isinstance(name, str) or not all(isinstance(s, int | float) for s in (strength, text_strength)):
         raise SettingsError(_WRONG)
+    if not all(map(math.isfinite, (strength, text_strength))):
+        raise SettingsError(f"The connected LORA_STACK gives {sanitize(name, 80)} a strength that is no finite number.")
     return StackedLora(name.replace("\\", "/"), float(strength), float(text_strength))

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from ...duolora_core.lora.save import kohya_state_dict
 from ...duolora_core.merge.gates import Gates
 from ...duolora_core.merge.merged import MergedLora
-from ...duolora_core.merge.stack import LoraPair
+from ...duolora_core.merge.stack import LoraStack
 from ...duolora_core.merge.statistics import BlockGates
 
 
@@ -20,7 +19,8 @@ from ...duolora_core.merge.statistics import BlockGates
 class MergeResult:
     """A finished merge and what is known of it.
 
-    `pair` and `gates` are None where there are no masks: combinations, scaled blocks, LoRAs trained from pictures.
+    `stack` and `gates` are None where there are no masks: combinations, scaled blocks or LoRAs, and LoRAs trained from
+    pictures.
     """
 
     merged: MergedLora
@@ -30,7 +30,7 @@ class MergeResult:
     notes: Sequence[str] = ()
     losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
     blocks: Sequence[BlockGates] = ()
-    pair: LoraPair | None = None
+    stack: LoraStack | None = None
     gates: Gates | None = None
     roles: Mapping[str, str] = field(default_factory=dict)
 
@@ -50,5 +50,4 @@ def ordinary_lora(merged: MergedLora, content_strength: float, style_strength: f
     Raises:
         LoraFileError: a value is too large for fp16.
     """
-    with torch.inference_mode(False):
-        return kohya_state_dict(merged.fold(content_strength, style_strength))
+    return kohya_state_dict(merged.fold(content_strength, style_strength))

@@ -8,14 +8,14 @@ from typing import Any
 
 from PIL.Image import Image
 
+from ...duolora_core import StepReport
 from ...duolora_core.errors import NotFiniteError, TrainingError
 from ...duolora_core.merge.statistics import BlockGates
-from ...duolora_core.merge.trainer import Report
 from ...duolora_core.model.memory.planner import MemoryPlanner
 from ...duolora_core.report import training_preview
 from ..host.outputs import blocked_output
 from ..host.progress import Progress
-from .checkpoint import Checkpointer, ReportT, StateT
+from .checkpoint import Checkpointer
 
 
 class TrainingLog:
@@ -25,9 +25,7 @@ class TrainingLog:
         ended: why the training could not go on to its last step; empty if it did
     """
 
-    def __init__(
-        self, steps: int, planner: MemoryPlanner, checkpointer: Checkpointer[Any, Any], hidden: Collection[str] = ()
-    ):
+    def __init__(self, steps: int, planner: MemoryPlanner, checkpointer: Checkpointer, hidden: Collection[str] = ()):
         """
         Args:
             checkpointer: of this training, which may be resumed with the curves so far
@@ -35,15 +33,16 @@ class TrainingLog:
         """
         self.steps, self.hidden = steps, hidden
         self.stops, self.memory = checkpointer.notes, planner.notes
-        self.losses = {term: list(curve) for term, curve in checkpointer.losses.items()}
-        self.before = checkpointer.state.step if checkpointer.state else 0
+        resume = checkpointer.resume
+        self.losses = {term: list(curve) for term, curve in (resume.losses if resume else {}).items()}
+        self.before = resume.step if resume else 0
         self.blocks: Sequence[BlockGates] = ()
         self.done = self.before
         self.ended = ""
         self.sample: Image | None = None
         self.started = time.monotonic()
 
-    def add(self, report: Report) -> None:
+    def add(self, report: StepReport) -> None:
         for term, value in report.losses.items():
             if term not in self.hidden:
                 self.losses.setdefault(term, []).append(value)
@@ -67,10 +66,10 @@ class TrainingLog:
 
 
 def run_training(
-    reports: Iterable[ReportT],
+    reports: Iterable[StepReport],
     steps: int,
     planner: MemoryPlanner,
-    checkpointer: Checkpointer[StateT, ReportT],
+    checkpointer: Checkpointer,
     sampler: Callable[[int], Image | None] = lambda step: None,
     hidden: Collection[str] = (),
 ) -> TrainingLog:

@@ -15,14 +15,14 @@ _MOST_NOTES = 12
 def figures(result: MergeResult) -> MergeFigures:
     """The data of the report; what has no masks has only its losses, if it was trained, and its notes."""
     title, notes = " + ".join(result.sources), result.notes[:_MOST_NOTES]
-    if result.pair is None or result.gates is None:
+    if result.stack is None or result.gates is None:
         return MergeFigures(title, losses=result.losses, findings=findings({}, (), ()), notes=notes)
-    overlaps = block_overlaps(result.gates, result.pair)
+    overlaps = block_overlaps(result.gates, result.stack)
     return MergeFigures(
         title=title,
         losses=result.losses,
         blocks=result.blocks,
-        kinds=kind_statistics(result.gates, result.pair),
+        kinds=kind_statistics(result.gates, result.stack),
         overlaps=overlaps,
         content_dominant=_ranks_in(result, "content"),
         style_dominant=_ranks_in(result, "style"),
@@ -34,7 +34,10 @@ def figures(result: MergeResult) -> MergeFigures:
 def _words(result: MergeResult, overlaps: Sequence[BlockOverlap]) -> list[Finding]:
     recipe = result.merged.recipe
     used = recipe.get("inputs", {})
-    own = {role: str(used.get(role, {}).get("prompt", "")) for role in ("content", "style")}
+    own = {
+        side: ", ".join(str(each.get("prompt", "")) for label, each in used.items() if label.startswith(side))
+        for side in ("content", "style")
+    }
     # Without the cycle the masks do not depend on the combined prompt: there is nothing to merge again for.
     learned = recipe.get("config", {}).get("cycle_weight", 0)
     prompts = Prompts(own["content"], own["style"], str(recipe.get("combined_prompt", "")) if learned else "")

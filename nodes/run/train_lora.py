@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-import torch
 from torch import Tensor
 
-from ...duolora_core import Denoiser, UNetLayout
+from ...duolora_core import Denoiser, StepReport, UNetLayout
+from ...duolora_core.checkpoint.state import Checkpoint
 from ...duolora_core.errors import SettingsError
 from ...duolora_core.model.memory.planner import MemoryPlanner
 from ...duolora_core.train_lora import (
     AttachedLoras,
     Example,
     LoraConfig,
-    LoraStepReport,
     TrainableLora,
     TrainConfig,
     UnzipConfig,
@@ -29,21 +28,21 @@ from ...duolora_core.train_lora import (
     unzip,
     unzip_loras,
 )
-from ...duolora_core.train_lora.trainable_lora import Side
-from ..host.denoiser import Limits, training_denoiser, unet_layout
-from ..host.prompts import condition, encode, encode_alike, text_tokens
-from .checkpoint import checkpointer_of, pictures_sha256
-from .lora_checkpoint import LoraCheckpointer, LoraCheckpointFile
-from .preview_sampling import PreviewSampler, PreviewSampling
-from .progress import TrainingLog, run_training
+from ...duolora_core.train_lora.trainable_lora import Side, lora_tensors
+from ..host.denoiser import training_denoiser, unet_layout
+from ..host.prompts import encode, encode_alike, text_tokens
+from .checkpoint import Checkpointer
+from .examples import make_class_examples, make_examples, require_trainable, sizes_of
+from .inputs import Inputs
+from .preview_sampling import PreviewSampler
+from .progress import run_training
 from .trained_loras import TrainedLoras, TrainingSource, trained_loras
-from .training_inputs import TrainingInputs, sizes_of
 
 Trained = Literal["content", "style", "both (B-LoRA)"]
 """What is trained from the pictures."""
 
 Loras = Mapping[Side, TrainableLora]
-Method = Callable[[Denoiser, AttachedLoras, MemoryPlanner], Iterator[LoraStepReport]]
+Method = Callable[[Denoiser, AttachedLoras, MemoryPlanner], Iterator[StepReport]]
 
 
 @dataclass(frozen=True)
@@ -62,36 +61,32 @@ class ConceptTask:
     class_prompt: str
 
 
-def train_concept(inputs: TrainingInputs, task: ConceptTask, form: LoraConfig, config: TrainConfig) -> TrainedLoras:
+def train_concept(inputs: Inputs, task: ConceptTask, form: LoraConfig, config: TrainConfig) -> TrainedLoras:
     """DreamBooth: one LoRA from the pictures of one concept, or B-LoRA's two, on a MODEL that is left as it was.
 
     Raises:
         DuoLoraError: with the reason and the fix; the host's interrupt exception on Cancel.
     """
-    inputs.require_all()
+    require_trainable(inputs)
     require_prompts({"prompt": task.prompt})
-    with torch.inference_mode(False):
-        layout = unet_layout(inputs.model.model)
-        loras = _new_loras(layout, task.role, form, config.seed)
+    layout, seed = unet_layout(inputs.model.model), _engine_seed(config.seed)
+    loras = b_loras(layout, form, seed) if task.role == "both (B-LoRA)" else concept_lora(layout, task.role, form, seed)
     _require_rank(loras, form.rank)
-    file = LoraCheckpointFile(loras, config.steps)
-    checkpointer = _checkpointer(
-        inputs, file, {"role": task.role, "form": asdict(form), "config": asdict(config)}, task
-    )
-    examples = inputs.examples(task.pictures, encode(inputs.clip, task.prompt), file.pictures)
+    start, samples = Checkpoint(0, lora_tensors(loras)), bool(task.class_prompt)
+    checkpointer = Checkpointer(inputs, start, config.steps, [inputs.vae], samples, task=task, form=form, config=config)
+    known, known_class = (checkpointer.pictures.get(whose) for whose in ("pictures", "class_pictures"))
+    examples = make_examples(inputs, task.pictures, encode(inputs.clip, task.prompt), known)
     class_examples: list[Example] = []
     if config.prior_weight:
-        class_examples = inputs.class_examples(task.class_prompt, task.class_pictures, config.seed, file.class_pictures)
-    file.trains_on(examples, class_examples)
-    sample = inputs.preview_sampling(task.prompt, config.seed)
+        class_examples = make_class_examples(inputs, task.class_prompt, task.class_pictures, config.seed, known_class)
+    checkpointer.trains_on(pictures=examples, class_pictures=class_examples)
 
-    def method(denoiser: Denoiser, attached: AttachedLoras, planner: MemoryPlanner) -> Iterator[LoraStepReport]:
-        resume = checkpointer.state
+    def method(denoiser: Denoiser, attached: AttachedLoras, planner: MemoryPlanner) -> Iterator[StepReport]:
+        resume = checkpointer.resume
         return train_lora(
             denoiser, attached, examples, config, class_examples=class_examples, planner=planner, resume=resume
         )
 
-    log = _run(inputs, layout, loras, [examples, class_examples], config, sample, checkpointer, method)
     source = TrainingSource(
         inputs=inputs,
         method="B-LoRA" if len(loras) == 2 else "DreamBooth",
@@ -104,9 +99,7 @@ def train_concept(inputs: TrainingInputs, task: ConceptTask, form: LoraConfig, c
         form=form,
         config=config,
     )
-    result = trained_loras(loras, log, source)
-    checkpointer.finished()
-    return result
+    return _trained(source, layout, loras, config, config.batch, checkpointer, method)
 
 
 @dataclass(frozen=True)
@@ -119,32 +112,25 @@ class UnzipTask:
     style_prompt: str
 
 
-def unzip_picture(inputs: TrainingInputs, task: UnzipTask, form: LoraConfig, config: UnzipConfig) -> TrainedLoras:
+def unzip_picture(inputs: Inputs, task: UnzipTask, form: LoraConfig, config: UnzipConfig) -> TrainedLoras:
     """UnZipLoRA: a content and a style LoRA from one picture, on a MODEL that is left as it was; raises as above."""
-    inputs.require_all()
+    require_trainable(inputs)
     own: dict[Side, str] = {"content": task.content_prompt, "style": task.style_prompt}
     require_prompts({"prompt": task.prompt} | {f"{role}_prompt": prompt for role, prompt in own.items()})
-    seed = config.learning.seed
-    with torch.inference_mode(False):
-        layout = unet_layout(inputs.model.model)
-        loras = unzip_loras(layout, form, config, _engine_seed(seed))
+    layout, learning = unet_layout(inputs.model.model), config.learning
+    loras = unzip_loras(layout, form, config, _engine_seed(learning.seed))
     _require_rank(loras, form.rank)
-    joint, content, style = encode_alike(inputs.clip, [task.prompt, task.content_prompt, task.style_prompt])
-    file = LoraCheckpointFile(loras, config.learning.steps)
-    checkpointer = _checkpointer(inputs, file, {"form": asdict(form), "config": asdict(config)}, task)
-    examples = inputs.examples([task.picture], joint, file.pictures, "picture")
-    file.trains_on(examples, [])
-    first = examples[0]
-    prompts = UnzipPrompts(first.condition, *(condition(inputs.model, each, first.latent) for each in (content, style)))
-    sample = inputs.preview_sampling(task.prompt, seed)
+    joint, *apart = encode_alike(inputs.clip, [task.prompt, task.content_prompt, task.style_prompt])
+    start = Checkpoint(0, lora_tensors(loras))
+    checkpointer = Checkpointer(inputs, start, learning.steps, [inputs.vae], False, task=task, form=form, config=config)
+    examples = make_examples(inputs, [task.picture], joint, checkpointer.pictures.get("pictures"), "picture")
+    checkpointer.trains_on(pictures=examples)
+    latents = [each.latent for each in examples]
+    prompts = UnzipPrompts(examples[0].condition, *(inputs.conditions(each, latents[:1])[0] for each in apart))
 
-    def method(denoiser: Denoiser, attached: AttachedLoras, planner: MemoryPlanner) -> Iterator[LoraStepReport]:
-        latents = [each.latent for each in examples]
-        return unzip(denoiser, attached, latents, prompts, config, planner=planner, resume=checkpointer.state)
+    def method(denoiser: Denoiser, attached: AttachedLoras, planner: MemoryPlanner) -> Iterator[StepReport]:
+        return unzip(denoiser, attached, latents, prompts, config, planner=planner, resume=checkpointer.resume)
 
-    samples = max(config.learning.batch, config.probes if config.separate_columns else 1)
-    counted = replace(config.learning, batch=samples)
-    log = _run(inputs, layout, loras, [examples], counted, sample, checkpointer, method)
     source = TrainingSource(
         inputs=inputs,
         method="UnZipLoRA",
@@ -156,9 +142,8 @@ def unzip_picture(inputs: TrainingInputs, task: UnzipTask, form: LoraConfig, con
         form=form,
         config=config,
     )
-    result = trained_loras(loras, log, source)
-    checkpointer.finished()
-    return result
+    samples = max(learning.batch, config.probes if config.separate_columns else 1)
+    return _trained(source, layout, loras, learning, samples, checkpointer, method)
 
 
 def require_prompts(prompts: Mapping[str, str]) -> None:
@@ -169,35 +154,6 @@ def require_prompts(prompts: Mapping[str, str]) -> None:
                 f"{name} is empty. Say what is to be seen, with a rare word as the trigger, such as 'a photo of sks "
                 "dog' or 'a painting in wtrclr style'."
             )
-
-
-def _checkpointer(
-    inputs: TrainingInputs, file: LoraCheckpointFile, settings: Mapping[str, Any], task: ConceptTask | UnzipTask
-) -> LoraCheckpointer:
-    """Memory settings decide nothing of a training's course, so they are left out of what it is known by."""
-    config: dict[str, Any] = dict(settings["config"])
-    config.pop("micro_batch", None)
-    if "learning" in config:
-        config["learning"] = {name: value for name, value in config["learning"].items() if name != "micro_batch"}
-    asked = {
-        name: pictures_sha256([value] if isinstance(value, Tensor) else value) if "picture" in name else value
-        for name, value in vars(task).items()
-    }
-    decides = {
-        **settings,
-        "config": config,
-        "task": asked,
-        "resolution": inputs.resolution,
-        "compute": inputs.options.compute,
-        "own pictures": asdict(inputs.options.sampled_images) if asked.get("class_prompt") else None,
-    }
-    return checkpointer_of(inputs.options.resume, decides, inputs.model, inputs.clip, [inputs.vae], file)
-
-
-def _new_loras(layout: UNetLayout, role: Trained, form: LoraConfig, seed: int) -> dict[Side, TrainableLora]:
-    if role == "both (B-LoRA)":
-        return b_loras(layout, form, _engine_seed(seed))
-    return concept_lora(layout, role, form, _engine_seed(seed))
 
 
 def _engine_seed(seed: int) -> int:
@@ -216,26 +172,29 @@ def _require_rank(loras: Loras, rank: int) -> None:
                 )
 
 
-def _run(
-    inputs: TrainingInputs,
+def _trained(
+    source: TrainingSource,
     layout: UNetLayout,
     loras: Loras,
-    examples: Sequence[Sequence[Example]],
     config: TrainConfig,
-    sample: PreviewSampling | None,
-    checkpointer: LoraCheckpointer,
+    samples: int,
+    checkpointer: Checkpointer,
     method: Method,
-) -> TrainingLog:
-    """The loop on the loaded model; `examples` are those of each term of the loss, `config.batch` of each in a step."""
-    every = [each for term in examples for each in term]
-    sizes = [set(sizes_of(term)) for term in examples]
-    in_one_forward = config.batch * max(sum(size in term for term in sizes) for size in sizes_of(every))
+) -> TrainedLoras:
+    """The loop on the loaded model, and what it reached; a step evaluates so many samples of each term of the loss."""
+    inputs, terms = source.inputs, [source.examples, source.class_examples]
+    every = [each for term in terms for each in term]
+    of_term = [set(sizes_of(term)) for term in terms]
+    in_one_forward = samples * max(sum(size in term for term in of_term) for size in sizes_of(every))
     tokens = max(text_tokens(each.condition) for each in every)
     work = train_lora_workload(layout, loras, sizes_of(every), in_one_forward, tokens)
-    limits = Limits(config.micro_batch, inputs.options.checkpointing, inputs.options.compute)
+    preview = inputs.preview_sampling(inputs.clip, source.prompt, config.seed)
     with (
-        training_denoiser(inputs.model, work, limits) as (denoiser, planner),
+        training_denoiser(inputs.model, work, inputs.limits(config.micro_batch)) as (denoiser, planner),
         attach_loras(denoiser.modules, loras) as attached,
     ):
-        sampler = PreviewSampler(sample, denoiser, attached, "sum", planner.notes)
-        return run_training(method(denoiser, attached, planner), config.steps, planner, checkpointer, sampler)
+        sampler = PreviewSampler(preview, denoiser, attached, "sum", planner.notes)
+        log = run_training(method(denoiser, attached, planner), config.steps, planner, checkpointer, sampler)
+    result = trained_loras(loras, log, source)
+    checkpointer.finished()
+    return result

@@ -23,16 +23,18 @@ class TrainedGates:
 
     Attributes:
         values: (total gates,), float32 on the CPU
+        router: see `LoraStack`; empty where there is none
         losses: {term: one number for each step}
         log_lines: how it went, in plain words
-        pictures: how many of content and style it was trained on
+        pictures: how many of each LoRA it was trained on
         steps: that it took; fewer than asked for where it ended early
     """
 
     values: Tensor
+    router: Mapping[str, Tensor]
     losses: Mapping[str, Sequence[float]]
     log_lines: Sequence[str]
-    pictures: tuple[int, int]
+    pictures: Sequence[int]
     steps: int
 
 

@@ -16,10 +16,11 @@ from ...duolora_core.merge.merged import joined
 from ...duolora_core.train_lora import Example, LoraConfig, TrainableLora, TrainConfig, UnzipConfig
 from ...duolora_core.train_lora.trainable_lora import Side
 from ..host.denoiser import prediction_of
+from .examples import sizes_of
+from .inputs import Inputs
 from .loaded_lora import LoadedLora
 from .merge_result import MergeResult
 from .progress import TrainingLog
-from .training_inputs import TrainingInputs, sizes_of
 
 SIDES: tuple[Side, Side] = ("content", "style")
 
@@ -34,7 +35,7 @@ class TrainingSource:
         pictures: IMAGE batches that show what each LoRA paints, if there are any
     """
 
-    inputs: TrainingInputs
+    inputs: Inputs
     method: str
     prompt: str
     per_lora_prompts: Mapping[Side, str]
@@ -61,13 +62,12 @@ class TrainedLoras:
 
 def trained_loras(loras: Mapping[Side, TrainableLora], log: TrainingLog, source: TrainingSource) -> TrainedLoras:
     """What a training has reached, folded into ordinary LoRAs."""
-    with torch.inference_mode(False):
-        folded: dict[Side, FoldedLora] = {role: lora.fold() for role, lora in loras.items()}
-        states: dict[Side, Mapping[str, Tensor]] = {role: kohya_state_dict(each) for role, each in folded.items()}
-        files: dict[Side, LoraFile] = {
-            role: lora_from_tensors(state, f"{role} by {source.method}") for role, state in states.items()
-        }
-        merged = joined(folded.get("content"), folded.get("style"), _recipe(folded, log, source))
+    folded: dict[Side, FoldedLora] = {role: lora.fold() for role, lora in loras.items()}
+    states: dict[Side, Mapping[str, Tensor]] = {role: kohya_state_dict(each) for role, each in folded.items()}
+    files: dict[Side, LoraFile] = {
+        role: lora_from_tensors(state, f"{role} by {source.method}") for role, state in states.items()
+    }
+    merged = joined(folded.get("content"), folded.get("style"), _recipe(folded, log, source))
     return TrainedLoras(
         concepts={
             role: LoadedLora(role, file, source.per_lora_prompts[role], 1.0, source.pictures, source.inputs.vae)

@@ -17,20 +17,11 @@ from .sockets import ConceptSocket, LoraModelSocket, LossMapSocket, MergedSocket
 def trained_outputs() -> list[io.Output]:
     """The outputs of both trainers."""
     return [
-        *(
-            ConceptSocket.Output(role, tooltip=f"The {role} LoRA, to the {role} input of ZipRank Merge.")
-            for role in SIDES
-        ),
-        *(
-            LoraModelSocket.Output(f"{role}_lora", tooltip=f"The same {role} LoRA by itself, for core nodes.")
-            for role in SIDES
-        ),
-        MergedSocket.Output(
-            "merged",
-            tooltip="All that was trained, to Apply Merged LoRA and Save Merged LoRA, with a strength for each.",
-        ),
-        LossMapSocket.Output("loss", tooltip="For core's Plot Loss Graph."),
-        io.String.Output("info", tooltip="What was trained on what, in which time and memory, and how it ended."),
+        *(ConceptSocket.Output(role) for role in SIDES),
+        *(LoraModelSocket.Output(f"{role}_lora") for role in SIDES),
+        MergedSocket.Output("merged"),
+        LossMapSocket.Output("loss"),
+        io.String.Output("info"),
     ]
 
 

@@ -108,7 +108,6 @@ def test_ties_of_a_lora_with_itself_is_that_lora(varied: World) -> None:
     content = varied.pair.content_lora
     twin = make_pair(content, content, layout())
     assert_same(ties(twin, density=1.0), stack(twin, style_strength=0.0))
-    assert_same(ties(twin, density=1.0, scale=2.0), stack(twin))
 
 
 def test_ties_lets_the_larger_of_two_opposites_win(varied: World) -> None:
@@ -131,7 +130,6 @@ def test_a_layer_of_one_lora_is_kept_at_density_one_and_trimmed_below(varied: Wo
 
 def test_dare_without_drops_is_the_plain_sum(varied: World) -> None:
     assert_same(dare(varied.pair, drop=0.0), stack(varied.pair))
-    assert_same(dare(varied.pair, drop=0.0, scale=0.5), stack(varied.pair, content_strength=0.5, style_strength=0.5))
 
 
 def test_dare_drops_a_share_of_each_core_and_scales_the_rest() -> None:
@@ -176,7 +174,7 @@ def test_dare_follows_its_generator(varied: World) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_text_and_offsets_follow_the_scale() -> None:
+def test_text_and_offsets_are_summed() -> None:
     norm, names = "middle_block.1.norm", pick(r"^output_blocks\.0\.1\..*attn1\.to_q$")
     factors = [
         {**random_factors(shapes_of(names), seed=seed), **random_factors(TEXT_SHAPES, seed=seed + 10)}
@@ -184,10 +182,10 @@ def test_text_and_offsets_follow_the_scale() -> None:
     ]
     concepts = [placed_lora(f, offsets={f"{norm}.diff": torch.ones(64)}) for f in factors]
     pair = make_pair(concepts[0], concepts[1], layout())
-    expected = stack(pair, content_strength=0.8, style_strength=0.8)
-    for folded in (ties(pair, scale=0.8), dare(pair, scale=0.8)):
+    expected = stack(pair)
+    for folded in (ties(pair), dare(pair)):
         assert folded.shapes == expected.shapes
-        assert torch.allclose(folded.offsets[norm, "weight"], torch.full((64,), 1.6))
+        assert torch.allclose(folded.offsets[norm, "weight"], torch.full((64,), 2.0))
         for name, low_rank in folded.text.items():
             assert relative(dense_low_rank(low_rank), dense_low_rank(expected.text[name])) < TIGHT
 

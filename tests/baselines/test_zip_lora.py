@@ -135,7 +135,7 @@ def test_parameters_of_a_layer_of_one_lora_and_of_a_convolution(small: World) ->
     shapes = [layout().layers[name].shape for side in (small.pair.content, small.pair.style) for name in side]
     for place, axis in enumerate(AXES):
         with attach_zip(weighted_modules(tiny_unet()), small.pair, axis) as zipped:
-            assert zipped.parameters == sum(shape[place] for shape in shapes)
+            assert zipped.gates.values.numel() == sum(shape[place] for shape in shapes)
 
 
 @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])

@@ -66,7 +66,7 @@ def test_a_refusal_by_the_header_comes_before_any_tensor_is_read(tmp_path: Path)
     os.truncate(path, 8 + len(header) + size)
 
     def refuse(name: str, found: Header) -> None:
-        raise LoraFileError(f"{name} has {list(found.slots)} of {found.size} bytes")
+        raise LoraFileError(f"{name} has {list(found.entries)} of {found.size} bytes")
 
     with pytest.raises(LoraFileError, match=rf"large\.safetensors has \['a'\] of {size} bytes"):
         read_tensors(path, refuse)

@@ -9,10 +9,8 @@ one of both changes}}.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
-import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,11 +20,7 @@ import inside_host  # beside this file, which is a script
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    for name in ("host", "pack", "manifest"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    wanted = parser.parse_args()
-    inside_host.enter(wanted.host)
+    wanted = inside_host.entered("pack", "manifest")
     inside_host.load_pack(wanted.pack)
     models: dict[str, Model] = {}
     found: dict[str, Any] = {}
@@ -34,7 +28,7 @@ def main() -> None:
         if row["family"] not in models:
             models[row["family"]] = Model(row["family"], row["weights"])
         found[row["path"]] = models[row["family"]].compared(Path(row["path"]))
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
+    inside_host.tell(found)
 
 
 class Model:

@@ -8,30 +8,21 @@ FILE holds {"steps": n, "flows": [{"name", "graph", "settings", "plant"}, …]}.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from pathlib import Path
 
 import inside_host  # beside this file, which is a script
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--host", type=Path, required=True)
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--job", type=Path, required=True)
-    wanted = parser.parse_args()
+    wanted = inside_host.entered("base", "job")
     job = json.loads(wanted.job.read_text(encoding="utf-8"))
-    inside_host.enter(wanted.host)
     import comfy.cli_args
 
     comfy.cli_args.args.base_directory = str(wanted.base)
     from card.runs import Runs
 
     runs = Runs(job["steps"])
-    found = [runs.run(flow) for flow in job["flows"]]
-    sys.stdout.write("\n" + json.dumps({"flows": found}) + "\n")
+    inside_host.tell({"flows": [runs.run(flow) for flow in job["flows"]]})
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ HERE = Path(__file__).resolve().parent
 CACHE = HERE.parents[1] / ".cache" / "host"
 
 
-def tiny_checkpoint(host: Host, kind: str) -> Path:
-    """The cached checkpoint of this kind; built by the host's python when there is none or its builder changed."""
+def tiny_checkpoint(host: Host) -> Path:
+    """The cached checkpoint; built by the host's python when there is none or its builder changed."""
     builder = HERE / "tiny_checkpoint.py"
     made_from = builder.read_bytes() + (HERE / "fixtures_pack" / "unet.json").read_bytes()
     version = hashlib.sha256(made_from).hexdigest()[:8]
-    name = f"{host.version}_{kind}"  # hosts may run side by side
+    name = f"{host.version}_vega"  # hosts may run side by side
     path = CACHE / f"{name}-{version}.safetensors"
     CACHE.mkdir(parents=True, exist_ok=True)
     (CACHE / ".gitignore").write_text("*\n", encoding="utf-8")
@@ -26,5 +26,5 @@ def tiny_checkpoint(host: Host, kind: str) -> Path:
         if not path.exists():
             for stale in CACHE.glob(f"{name}-????????.*"):
                 stale.unlink()
-            host.run_script(builder, "--host", host.path, "--out", path, "--kind", kind)
+            host.run_script(builder, "--host", host.path, "--out", path)
     return path

@@ -80,7 +80,3 @@ class EventStream:
             return any(m["type"] in final and m["data"].get("prompt_id") == prompt_id for m in stream.messages)
 
         self.wait_for(finished, timeout)
-
-    def wait_for_progress(self, prompt_id: str, value: int = 1, timeout: float = 120) -> None:
-        """Wait until a node of the prompt reports at least this many steps."""
-        self.wait_for(lambda stream: any(p["value"] >= value for p in stream.of(prompt_id, "progress")), timeout)

@@ -84,7 +84,6 @@ class ComfyServer:
         self.flags = flags
         self.packs = {"ComfyUI-DuoLoRA": pack_root, "duolora_fixtures": fixtures_pack}
         self.client_id = uuid.uuid4().hex
-        self.graphs_run = 0
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> ComfyServer:
@@ -221,7 +220,6 @@ class ComfyServer:
             raise GraphInterrupted(messages["execution_interrupted"])
         if entry["status"]["status_str"] != "success":
             raise GraphFailed(messages.get("execution_error", {}))
-        self.graphs_run += 1
         return entry
 
     def run(self, graph: Graph, timeout: float = 120) -> History:

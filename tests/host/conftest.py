@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.shapes_world.model import ShapesModel, load_model, save_model
+from benchmarks.shapes_world.model import ShapesModel, load_model
+from benchmarks.word_model import save_model
 from host.checkpoint_cache import tiny_checkpoint
 from host.comfy_host import ComfyServer
 from host.graphs import NARROW
@@ -25,10 +24,8 @@ from random_world import random_world
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 HOSTS = find_hosts()
-GRAPHS: pytest.StashKey[Counter[str]] = pytest.StashKey()
-DIFFERENCES: pytest.StashKey[dict[str, list[int]]] = pytest.StashKey()
 
-collect_ignore = ["fixtures_pack", "tiny_checkpoint.py"]
+collect_ignore = ["fixtures_pack", "inside", "tiny_checkpoint.py"]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -51,7 +48,7 @@ def host(request: pytest.FixtureRequest) -> Host:
 @pytest.fixture(scope="session")
 def checkpoint_file(host: Host) -> Path:
     """The tiny noise-predicting checkpoint on disk."""
-    return tiny_checkpoint(host, "vega")
+    return tiny_checkpoint(host)
 
 
 @pytest.fixture(scope="session")
@@ -61,12 +58,11 @@ def layers(checkpoint_file: Path) -> list[Layer]:
 
 
 @pytest.fixture(scope="session")
-def server(host: Host, request: pytest.FixtureRequest) -> Iterator[ComfyServer]:
+def server(host: Host) -> Iterator[ComfyServer]:
     """A running server with this pack and the test-only nodes."""
     previews = ("--preview-method", "latent2rgb")
     with ComfyServer(host, pack_root=ROOT, fixtures_pack=HERE / "fixtures_pack", flags=previews) as running:
         yield running
-        request.config.stash.setdefault(GRAPHS, Counter())[host.version] += running.graphs_run
 
 
 @pytest.fixture(scope="session")
@@ -76,26 +72,30 @@ def checkpoint(server: ComfyServer, checkpoint_file: Path) -> str:
     return "vega.safetensors"
 
 
+def marked(server: ComfyServer, checkpoint_file: Path, *marks: str) -> str:
+    """The tiny checkpoint with keys by which a loader knows what a model predicts."""
+    name = f"vega_{'_'.join(marks)}.safetensors"
+    save_file(load_file(checkpoint_file) | {mark: torch.zeros(1) for mark in marks}, server.checkpoints / name)
+    return name
+
+
 @pytest.fixture(scope="session")
-def checkpoint_v(host: Host, server: ComfyServer) -> str:
+def checkpoint_v(server: ComfyServer, checkpoint_file: Path) -> str:
     """The same for a v-predicting checkpoint."""
-    (server.checkpoints / "vega_v.safetensors").symlink_to(tiny_checkpoint(host, "vega_v"))
-    return "vega_v.safetensors"
+    return marked(server, checkpoint_file, "v_pred")
 
 
 @pytest.fixture(scope="session")
-def checkpoint_v_ztsnr(host: Host, server: ComfyServer) -> str:
+def checkpoint_v_ztsnr(server: ComfyServer, checkpoint_file: Path) -> str:
     """The same for a v-predicting checkpoint with zero terminal SNR."""
-    marked = load_file(tiny_checkpoint(host, "vega_v")) | {"ztsnr": torch.zeros(1)}
-    save_file(marked, server.checkpoints / "vega_v_ztsnr.safetensors")
-    return "vega_v_ztsnr.safetensors"
+    return marked(server, checkpoint_file, "v_pred", "ztsnr")
 
 
 @pytest.fixture(scope="session")
 def loras(server: ComfyServer, layers: list[Layer]) -> None:
     """A content LoRA (kohya, attention and text encoders, rank 8) and a style LoRA (diffusers, all layers, rank 4)."""
     make_lora(server.loras / CONTENT, attention_linears(layers), rank=8, alpha=4, te_layers=text_layers())
-    make_lora(server.loras / STYLE, layers, "diffusers", rank=4, seed=5, dtype=torch.bfloat16)
+    make_lora(server.loras / STYLE, layers, diffusers=True, rank=4, seed=5, dtype=torch.bfloat16)
 
 
 @pytest.fixture(scope="session")
@@ -118,39 +118,3 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(weights: Path) -> ShapesModel:
     """The benchmarks' model with these weights."""
     return load_model(weights)
-
-
-@pytest.fixture
-def largest_difference(host: Host, request: pytest.FixtureRequest) -> Callable[[int], None]:
-    """Notes a pixel difference for the summary after the tests."""
-    differences: dict[str, list[int]] = request.config.stash.setdefault(DIFFERENCES, {})
-    return differences.setdefault(host.version, []).append
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A process of pytest-xdist hands over what the summary tells."""
-    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
-    if output is not None:
-        output["hosts"] = [dict(session.config.stash.get(GRAPHS, Counter())), session.config.stash.get(DIFFERENCES, {})]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Takes it."""
-    graphs, differences = getattr(node, "workeroutput", {}).get("hosts", ({}, {}))
-    node.config.stash.setdefault(GRAPHS, Counter()).update(graphs)
-    for version, each in differences.items():
-        node.config.stash.setdefault(DIFFERENCES, {}).setdefault(version, []).extend(each)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints, per host, how many graphs ran and how far a reloaded file was from the applied merge."""
-    graphs = config.stash.get(GRAPHS, Counter[str]())
-    differences = config.stash.get(DIFFERENCES, {})
-    for version, count in graphs.items():
-        largest = max(differences.get(version, []), default=None)
-        shown = "not measured" if largest is None else f"{largest} of 255"
-        terminalreporter.write_line(
-            f"ComfyUI {version}: {count} graphs run, largest pixel difference between Apply and the reloaded "
-            f"file: {shown}"
-        )

@@ -39,11 +39,11 @@ _MERGES, _TRAININGS, _ALL = (OWN, GIVEN), (OWN, GIVEN, ZIP), (OWN, GIVEN, ZIP, U
 _DENOISER, _MEMORY = "pack:nodes.host.denoiser", "pack:nodes.host.memory"
 
 SITES = (
-    Site("load files", _ALL, "pack:nodes.loaders:read_lora"),
+    Site("load files", _ALL, "pack:nodes.run.load_lora:read_lora"),
     Site("load files", _MERGES, "pack:duolora_core.lora.read:read_tensors"),
     Site("load files", (USE,), "pack:nodes.masks:read_masks"),
-    Site("prepare", _ALL, "pack:nodes.run.pair:unet_layout"),
-    Site("prepare", _TRAININGS, "pack:nodes.run.pair:match_to_model"),
+    Site("prepare", _ALL, "pack:nodes.run.placed:unet_layout"),
+    Site("prepare", _TRAININGS, "pack:nodes.run.placed:match_to_model"),
     Site("prepare", _MERGES, "pack:duolora_core.lora.low_rank:LowRank.svd_basis"),  # in a thread of a pool
     Site("prepare", _MERGES, "pack:nodes.run.merge:starting_gates"),
     Site("text encodings", _TRAININGS, "comfy.sd:load_lora_for_models"),
@@ -57,7 +57,7 @@ SITES = (
     Site("memory planning", _TRAININGS, f"{_DENOISER}:candidate_plans"),
     Site("memory planning", _TRAININGS, f"{_MEMORY}:require_whole"),
     Site("memory planning", _TRAININGS, f"{_DENOISER}:release"),
-    Site("attach", _TRAININGS, "pack:nodes.host.weights:_alias"),
+    Site("attach", _TRAININGS, "pack:nodes.host.weights:alias_of"),
     Site("attach", _TRAININGS, "pack:nodes.host.gradient_checkpointing:_checkpointing"),
     Site("attach", _TRAININGS, f"{_DENOISER}:HostDenoiser.__init__"),
     Site("attach", _TRAININGS, "torch.nn:Module.register_forward_hook"),

@@ -8,7 +8,6 @@ line of the output is {"injected": n, "failures": [...], "stages": {...}, "kinds
 
 from __future__ import annotations
 
-import argparse
 import gc
 import hashlib
 import json
@@ -50,18 +49,12 @@ class Keep:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--host", type=Path, required=True)
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--job", type=Path, required=True)
-    wanted = parser.parse_args()
+    wanted = inside_host.entered("base", "job")
     job = json.loads(wanted.job.read_text(encoding="utf-8"))
-    inside_host.enter(wanted.host)
     import comfy.cli_args
 
     comfy.cli_args.args.base_directory = str(wanted.base)
-    found = Run(wanted.base, job).all()
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
+    inside_host.tell(Run(wanted.base, job).all())
 
 
 class Run:

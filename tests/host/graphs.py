@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 Graph = dict[str, dict[str, Any]]
@@ -14,6 +16,15 @@ NARROW = "narrow.safetensors"
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:
     """One node of an API graph; a link is written ["node id", output index]."""
     return {"class_type": class_type, "inputs": inputs}
+
+
+SCHEMA: dict[str, Any] = json.loads(Path(__file__).with_name("schema.json").read_text(encoding="utf-8"))
+
+
+def ours(class_type: str, **inputs: Any) -> dict[str, Any]:
+    """One of our nodes, with its own default for every widget that is not given."""
+    rows = SCHEMA[f"DuoLoRA{class_type}"]["inputs"]
+    return node(f"DuoLoRA{class_type}", **{row["name"]: row["default"] for row in rows if "default" in row} | inputs)
 
 
 def checkpoint_loader(name: str) -> dict[str, Any]:
@@ -67,4 +78,37 @@ def text_to_image(
     graph["sampler"] = ksampler(model, seed=seed, steps=steps, cfg=cfg)
     graph["decode"] = node("VAEDecode", samples=["sampler", 0], vae=["checkpoint", 2])
     graph["save"] = node("SaveImage", images=["decode", 0], filename_prefix=prefix)
+    return graph
+
+
+def give_colours(graph: Graph, name: str = "merge") -> Graph:
+    """Pictures of two sizes for the loaders of a merge, from no file, and the checkpoint's VAE."""
+    for side, (width, height), colour in (("content", (64, 96), 0x8040C0), ("style", (80, 80), 0x20B060)):
+        graph[side] = node("EmptyImage", width=width, height=height, batch_size=1, color=colour)
+        graph[f"{name}.{side}"]["inputs"]["pictures"] = [side, 0]
+    graph[name]["inputs"]["vae"] = ["checkpoint", 2]
+    return graph
+
+
+def zipped(graph: Graph) -> Graph:
+    """A graph with a merge, whose node "merge" becomes ZipLoRA's, and its info that of ZipLoRA."""
+    taken = ("model", "clip", "vae", "content", "style", "steps", "seed", "resolution", "options")
+    given = graph["merge"]["inputs"]
+    inputs = {name: given[name] for name in taken if name in given}
+    graph["merge"] = ours("BaselineMerge", method="ZipLoRA", **inputs)
+    graph["info"] = node("PreviewAny", source=["merge", 4])
+    return graph
+
+
+def score_graph() -> Graph:
+    """Score Merge with all that it can measure, on one colour."""
+    graph = {
+        "clip": node("DuoLoRATestTinyCLIP"),
+        "picture": node("EmptyImage", width=64, height=64, batch_size=1, color=0xFF0000),
+        "vision": node("DuoLoRATestTinyVision", kind="bigG"),
+    }
+    pictures = {name: ["picture", 0] for name in ("images", "content_images", "style_images")}
+    graph["score"] = node(
+        "DuoLoRAScoreMerge", clip_vision=["vision", 0], clip=["clip", 0], prompt="a red square", **pictures
+    )
     return graph

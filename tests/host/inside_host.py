@@ -1,17 +1,18 @@
-"""Runs inside a host's python: prints what the host's own classes say, as JSON, for the tests to compare with ours.
+"""What scripts that run inside a host's python share; run itself, it prints the nodes of the pack as JSON.
 
-python inside_host.py --host PATH --pack PATH --what layouts|schemas|catalogue
+python inside_host.py --host PATH --pack PATH
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib.util
-import inspect
 import json
 import os
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,23 @@ DEPTHS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
+    wanted = entered("pack")
+    load_pack(wanted.pack)
+    tell(catalogue())
+
+
+def entered(*paths: str) -> argparse.Namespace:
+    """A script's arguments, --host and these paths; the host can be imported then."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--host", type=Path, required=True)
-    parser.add_argument("--pack", type=Path, required=True)
-    parser.add_argument("--what", choices=["layouts", "schemas", "catalogue"], required=True)
+    for name in ("host", *paths):
+        parser.add_argument(f"--{name}", type=Path, required=True)
     wanted = parser.parse_args()
     enter(wanted.host)
-    of_the_pack = {"schemas": schemas, "catalogue": catalogue}
-    found = layouts() if wanted.what == "layouts" else of_the_pack[wanted.what](wanted.pack)
+    return wanted
+
+
+def tell(found: object) -> None:
+    """The last line of a script's output, which `Host.ask` reads."""
     sys.stdout.write("\n" + json.dumps(found) + "\n")
 
 
@@ -43,29 +53,6 @@ def enter(host: Path) -> None:
     import comfy.cli_args
 
     comfy.cli_args.args.cpu = True
-
-
-def layouts() -> dict[str, Any]:
-    """{model: {"shapes": {layer: weight shape}, "diffusers": {diffusers name: layer}}} of the host's UNet class."""
-    import comfy.ops
-    import comfy.utils
-
-    found: dict[str, Any] = {}
-    for name in DEPTHS:
-        network = unet(name, comfy.ops.disable_weight_init)
-        shapes = {
-            layer: list(module.weight.shape)
-            for layer, module in network.named_modules()
-            if getattr(module, "weight", None) is not None
-        }
-        mapped = comfy.utils.unet_to_diffusers(config_of(name))
-        diffusers = {
-            key.removesuffix(".weight"): layer.removesuffix(".weight")
-            for key, layer in mapped.items()
-            if key.endswith(".weight") and layer.removesuffix(".weight") in shapes
-        }
-        found[name] = {"shapes": shapes, "diffusers": diffusers}
-    return found
 
 
 def config_of(name: str) -> dict[str, Any]:
@@ -111,37 +98,27 @@ def load_pack(pack: Path) -> Any:
     return module
 
 
-def nodes_of(pack: Path) -> list[Any]:
-    """The node classes that the pack hands to the host."""
-    import asyncio
+def of_the_pack(module: str) -> Any:
+    return importlib.import_module(f"duolora_pack.{module}")
 
-    extension = asyncio.run(load_pack(pack).comfy_entrypoint())
+
+def nodes_of_the_pack() -> list[Any]:
+    """The node classes that the pack hands to the host."""
+    extension = asyncio.run(sys.modules["duolora_pack"].comfy_entrypoint())
     return asyncio.run(extension.get_node_list())
 
 
-def schemas(pack: Path) -> dict[str, Any]:
-    """{node id: {"inputs": ids, "parameters": execute's parameters, …}} of every node of the pack."""
-    found: dict[str, Any] = {}
-    for node in nodes_of(pack):
-        schema = node.GET_SCHEMA()
-        parameters = inspect.signature(node.execute).parameters
-        inputs = schema.inputs or []
-        found[schema.node_id] = {
-            "inputs": [each.id for each in inputs],
-            "parameters": [name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD],
-            "takes_more": any(p.kind is p.VAR_KEYWORD for p in parameters.values()),
-            "described": bool(schema.description and schema.category and schema.display_name),
-            "without_tooltip": [each.id for each in [*inputs, *(schema.outputs or [])] if not each.tooltip],
-            "unbounded": [
-                each.id
-                for each in inputs
-                if hasattr(each, "min") and (each.min is None or each.max is None or each.default is None)
-            ],
-        }
-    return found
+def raised(call: Callable[..., object], *arguments: object) -> str:
+    """What the error says that a call must end with."""
+    try:
+        call(*arguments)
+    except Exception as error:
+        assert type(error).__module__ == "duolora_pack.duolora_core.errors", repr(error)
+        return str(error)
+    raise AssertionError(f"{call} raised nothing")
 
 
-def catalogue(pack: Path) -> dict[str, Any]:
+def catalogue() -> dict[str, Any]:
     """{"schema": what saved graphs refer to, "words": what translations translate}, both by node id."""
     import folder_paths
 
@@ -149,7 +126,7 @@ def catalogue(pack: Path) -> dict[str, Any]:
     folder_paths.get_filename_list = lambda folder_name: []
     schema: dict[str, Any] = {}
     words: dict[str, Any] = {}
-    for node in nodes_of(pack):
+    for node in nodes_of_the_pack():
         of = node.GET_SCHEMA()
         outputs = [{"name": each.display_name or each.id, "type": each.get_io_type()} for each in of.outputs]
         schema[of.node_id] = {

@@ -1,4 +1,6 @@
-"""Writes what the nodes are now into tests/host/schema.json, and their own words into locales/en/nodeDefs.json.
+"""Writes what the nodes are now into tests/host/schema.json, and an entry for each into locales/en/nodeDefs.json.
+
+What has no words yet is null there, to be filled in.
 
 PYTHONPATH=tests .venv/bin/python -m host.renew_schema
 """
@@ -19,7 +21,7 @@ ENGLISH = ROOT / "locales" / "en" / "nodeDefs.json"
 
 def catalogue(host: Host, pack: Path = ROOT) -> dict[str, Any]:
     """{"schema": as in schema.json, "words": as in nodeDefs.json} of the pack in this ComfyUI."""
-    return host.ask(Path(__file__).with_name("inside_host.py"), "--pack", pack, "--what", "catalogue")
+    return host.ask(Path(__file__).with_name("inside_host.py"), "--pack", pack)
 
 
 def main() -> None:

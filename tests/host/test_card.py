@@ -17,6 +17,7 @@ FLOWS = [
     if (flow.name, flow.weights)
     in {
         ("merge of LoRAs alone", "bf16"),
+        ("merge of a DoRA", "fp16"),
         ("merge with pictures, checkpointed", "fp16"),
         ("merge with pictures", "fp8"),
         ("Train Concept with class pictures", "fp16"),

@@ -95,3 +95,4 @@ def test_the_report_asks_for_trigger_words_where_they_count(server: ComfyServer,
     texts = server.texts(server.run(graph, 600))
     for name in ("words", "info"):
         assert ("merge again" in texts[name][0]) == (weight > 0), name
+    assert "has no word of the prompt of narrow_content.safetensors" in texts["info"][0]

@@ -8,6 +8,6 @@ from robust.faults import faults_in
 
 def test_faults_leave_nothing_behind(host: Host) -> None:
     """At random calls of random stages, on the narrow model: state, files and pictures are those of a fresh process."""
-    found = faults_in(host, count=8, seed=3, narrow=True)
+    found = faults_in(host, count=8, seed=3)
     assert found["injected"] == 8
     assert found["failures"] == []

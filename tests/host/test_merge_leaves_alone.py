@@ -30,6 +30,19 @@ from host.merge_graphs import (
 pytestmark = pytest.mark.usefixtures("loras")
 
 
+def test_the_digest_sees_a_patch_and_its_removal(server: ComfyServer, checkpoint: str) -> None:
+    """Loading a patched model changes the digest, loading the plain one restores it."""
+    graph = models_only(checkpoint)
+    graph["lora"] = node("LoraLoaderModelOnly", model=["checkpoint", 0], lora_name=CONTENT, strength_model=1.0)
+    after: dict[str, list[object]] = {}
+    for name, model in (("plain", "checkpoint"), ("patched", "lora"), ("restored", "checkpoint")):
+        graph[name] = node("DuoLoRATestModelDigest", model=[model, 0], load=True, **after)
+        after = {"after": [name, 0]}
+    texts = server.texts(server.run(graph))
+    plain, patched, restored = (json.loads(texts[name][0])["bytes"] for name in ("plain", "patched", "restored"))
+    assert plain == restored != patched
+
+
 def test_model_is_bit_identical_after_two_merges(server: ComfyServer, checkpoint: str) -> None:
     """Two merges one after the other in one server leave the same objects with the same bytes and nothing attached.
 

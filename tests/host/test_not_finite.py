@@ -14,7 +14,7 @@ from host.merge_graphs import add_merge, add_save, models_only, saved_name
 from host.narrow import CONTENT, STYLE
 from host.test_baselines import baseline
 from host.test_resume_merge import nothing_kept, reached, unfinished
-from host.training_graphs import CONTENT_LORA, INFO, add_picture, add_training, core_save
+from host.training_graphs import CONTENT_LORA, INFO, add_picture, add_training, core_save, same
 
 __all__ = ["nothing_kept"]
 
@@ -60,10 +60,6 @@ def ended(server: ComfyServer, graph: Graph) -> tuple[str, dict[str, Tensor]]:
     return said, load_file(newest)
 
 
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(bool((one[key] == other[key]).all()) for key in one)
-
-
 @pytest.mark.usefixtures("nothing_kept")
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_what_was_reached_is_handed_out_and_can_be_gone_on_with(server: ComfyServer, narrow: str, kind: str) -> None:
@@ -84,7 +80,7 @@ def test_what_was_reached_is_handed_out_and_can_be_gone_on_with(server: ComfySer
 
 
 @pytest.mark.usefixtures("nothing_kept")
-@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("kind", ["ZipRank Merge", "UnZip Image"])
 def test_before_any_step_has_succeeded_there_is_an_error(server: ComfyServer, narrow: str, kind: str) -> None:
     graph = training(server, narrow, kind, 0, "output", 402, resume=True)
     with pytest.raises(GraphFailed, match=r"step 1: .* not a finite number .* No step had succeeded before it"):
@@ -92,7 +88,7 @@ def test_before_any_step_has_succeeded_there_is_an_error(server: ComfyServer, na
     assert unfinished(server) == []
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("kind", ["ZipLoRA", "Train Concept LoRA"])
 def test_a_gradient_that_overflows_is_told_and_changes_nothing(server: ComfyServer, narrow: str, kind: str) -> None:
     said, lora = ended(server, training(server, narrow, kind, 1, "gradient", 403, resume=False))
     assert "a gradient overflowed; the step was repeated with 1/64 of the loss scale" in said

@@ -96,12 +96,9 @@ def test_masks_that_collapse_are_told_by_the_merge_and_by_its_report(server: Com
         assert "Lower layer_prior_weight or the learning rate" in text
 
 
-@pytest.mark.parametrize("strength", [0.0, -5.0, 5.0])
-def test_loaders_at_the_ends_of_their_dials_merge_to_finite_pictures(
-    server: ComfyServer, checkpoint: str, strength: float
-) -> None:
+def test_loaders_at_the_ends_of_their_dials_merge_to_finite_pictures(server: ComfyServer, checkpoint: str) -> None:
     graph = give_pictures(server, add_merge(models_only(checkpoint), CONTENT, STYLE, seed=9))
-    graph["merge.content"]["inputs"]["strength"] = strength
+    graph["merge.content"]["inputs"]["strength"] = -5.0
     picture = painted(server, apply_and_paint(graph, ["merge", 0], style=-1.0))
     assert np.ptp(picture) > 0
 

@@ -8,10 +8,9 @@ from PIL import Image
 from torch import Tensor
 
 from duolora_core.merge.masks_file import read_masks
-from host.cancelling import cancelled
 from host.comfy_host import ComfyServer
 from host.graphs import Graph, node
-from host.merge_graphs import add_merge, add_save, give_pictures, model_state, models_only
+from host.merge_graphs import add_merge, add_save, give_pictures, models_only
 from host.narrow import CONTENT, STYLE
 
 BESIDE_THE_LOSSES = (300, 60, 490, 240)  # left, top, right, bottom of what a sample covers in the preview
@@ -65,11 +64,3 @@ def test_a_sample_without_memory_ends_the_samples_and_not_the_training(server: C
     info = server.texts(server.run(graph, 300))["info"][0]
     assert info.startswith("4 steps in")
     assert info.count("live samples ended at step 1: memory ran out") == 1
-
-
-def test_cancel_between_samples_leaves_the_model_as_it_was(server: ComfyServer, narrow: str) -> None:
-    before = model_state(server, narrow)
-    graph = give_pictures(server, merge(narrow, 1, steps=500))
-    cancelled(server, add_save(graph, ["merge", 0], "live/cancelled"), steps=500, at=2)
-    assert model_state(server, narrow) == before
-    assert not list((server.loras / "live").glob("cancelled*"))

@@ -29,7 +29,7 @@ def test_saved_graphs_keep_loading(found: dict[str, Any]) -> None:
 
 
 def test_english_is_the_words_of_the_nodes(found: dict[str, Any]) -> None:
-    """So that tooltips in the page are never older than those in the code."""
+    """Each has an entry there, and no other words than these."""
     assert json.loads(ENGLISH.read_text(encoding="utf-8")) == found["words"], f"renew the file: {RENEW}"
 
 

@@ -1,7 +1,7 @@
-"""The shapes world in the host: its own SDXL runs the benchmarks' weights, and a merge by our nodes is the engine's.
+"""The shapes world in the host: a merge by our nodes is the engine's.
 
-All but the last take random weights and LoRAs: they are identities, in float32, between a host's code and the
-benchmarks', which share nothing but the file. The last is the purpose of the pack, on the trained world.
+On random weights and LoRAs: identities, in float32, between a host's code and the benchmarks', which share nothing but
+the file. The last is the purpose of the pack, on the trained world.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.shapes_world.applied import applied
 from benchmarks.shapes_world.cases import case_of
 from benchmarks.shapes_world.concepts import lora_path
 from benchmarks.shapes_world.judging import Verdict, judge
-from benchmarks.shapes_world.model import WEIGHTS, ShapesModel, decode_latent, encode_picture
+from benchmarks.shapes_world.model import WEIGHTS, ShapesModel, encode_picture
 from benchmarks.shapes_world.oracle import load_oracle
 from benchmarks.shapes_world.render import render
 from duolora_core import Gates, MergeConfig
@@ -28,15 +28,14 @@ from duolora_core.merge.masks_file import read_masks
 from host.comfy_host import ComfyServer
 from host.graphs import Graph, node
 from host.merge_graphs import add_save
-from host.world_graphs import add_sampling, add_world_merge, as_the_world_paints, give_pictures, world
-from host.world_reference import folded, prompt, sampled_latents, trained_gates
+from host.world_graphs import WHOLE_TIMESTEPS, add_sampling, add_world_merge, as_the_world_paints, give_pictures, world
+from host.world_reference import folded, trained_gates
 from random_world import random_lora
+from word_world.both import SHAPES
 
 CONTENT, STYLE = "world_content.safetensors", "world_style.safetensors"
 PROMPTS = ("a sks1", "zwx2 style")
 EVERY_LOSS = MergeConfig(steps=3, layer_prior_weight=1.0, cycle_weight=0.01)  # as `add_merge` sets the node
-WHOLE_TIMESTEPS = 10
-"""Steps at which the host's "normal" schedule takes whole timesteps (999 / 9 = 111), as the benchmarks' always does."""
 
 
 @pytest.fixture(scope="module")
@@ -46,64 +45,6 @@ def loras(server: ComfyServer, model: ShapesModel) -> tuple[Path, Path]:
     for path, rank in zip(paths, (8, 4), strict=True):
         save_file(random_lora(model, rank, seed=rank), path)
     return paths
-
-
-def distance(found: Tensor, expected: Tensor) -> float:
-    """Largest difference, relative to the largest value."""
-    return float((found - expected).abs().max() / expected.abs().max())
-
-
-def test_the_hosts_sdxl_is_the_world(server: ComfyServer, weights: Path, model: ShapesModel, tmp_path: Path) -> None:
-    """x0 and its gradient, evaluated as in a merge: any noise level, whole prompts and parts of them."""
-    texts = ["a sks1 in zwx2 style", "disc, ember", "pill", "slate", "", "sks8 zwx8"]
-    sigma = torch.cat([model.sigmas[[0, 130, 500, 700, 999]], torch.tensor([3.21])])
-    x = torch.randn(len(texts), 12, 16, 16, generator=torch.Generator().manual_seed(1))
-    x = x * (1 + sigma.square()).sqrt().view(-1, 1, 1, 1)
-    save_file({"x": x, "sigma": sigma}, tmp_path / "given")
-    graph = world(weights)
-    graph["denoise"] = node(
-        "DuoLoRATestDenoise",
-        model=["world", 0],
-        clip=["world", 1],
-        prompts="\n".join(texts),
-        given=str(tmp_path / "given"),
-        found=str(tmp_path / "found"),
-    )
-    server.run(graph)
-    found = load_file(tmp_path / "found")
-    others = model(x, sigma, [prompt(text) for text in reversed(texts)])
-    x.requires_grad_()
-    x0 = model(x, sigma, [prompt(text) for text in texts])
-    (gradient,) = torch.autograd.grad(x0.square().mean(), [x])
-    for i, expected in enumerate(x0.detach()):
-        assert distance(found["x0"][i], expected) < 1e-5
-        assert distance(found["gradient"][i], gradient[i]) < 1e-5
-        assert distance(others[i], expected) > 1e-3
-
-
-@pytest.mark.parametrize("with_lora", [False, True])
-def test_a_ksampler_picture_is_the_worlds(
-    server: ComfyServer, weights: Path, model: ShapesModel, loras: tuple[Path, Path], with_lora: bool
-) -> None:
-    """Ten Euler steps with guidance from the same seed, without a LoRA and with one in core's loader."""
-    graph = world(weights)
-    graph["lora"] = node("LoraLoaderModelOnly", model=["world", 0], lora_name=CONTENT, strength_model=1.0)
-    source = ["lora" if with_lora else "world", 0]
-    add_sampling(graph, "sks1 zwx2", model=source, seed=5, steps=WHOLE_TIMESTEPS, cfg=4.0, count=3)
-    prefix = f"world_{with_lora}"
-    graph["latents"] = node("SaveLatent", samples=["sampler", 0], filename_prefix=prefix)
-    history = server.run(graph)
-    (path,) = (server.base / "output").glob(f"{prefix}_*.latent")
-    found = load_file(path)["latent_tensor"]
-
-    expected = plain = sampled_latents(model, "sks1 zwx2", seed=5, count=3, steps=WHOLE_TIMESTEPS, cfg=4.0)
-    if with_lora:
-        with applied(model, folded(loras[0], model)):
-            expected = sampled_latents(model, "sks1 zwx2", seed=5, count=3, steps=WHOLE_TIMESTEPS, cfg=4.0)
-        assert distance(plain, expected) > 0.1
-    assert distance(found, expected) < 1e-5
-    pictures = as_the_world_paints(server.images(history)["save"])
-    assert (pictures - decode_latent(expected)).abs().max() < 1.1 / 127.5  # the host cuts to 8 bits, it does not round
 
 
 def masks_of_the_nodes(server: ComfyServer, graph: Graph, prefix: str) -> dict[str, Tensor]:
@@ -159,7 +100,9 @@ def test_a_merge_without_pictures_is_the_engines(
     latents: dict[str, Tensor] = {}
     for side, path, seed, text in zip(("content", "style"), loras, (8, 8 ^ 0x5EED), PROMPTS, strict=True):
         with applied(model, folded(path, model)):
-            made = [sampled_latents(model, text, seed + i, count=1, steps=WHOLE_TIMESTEPS, cfg=3.0) for i in range(2)]
+            made = [
+                SHAPES.sampled_latents(model, text, seed + i, count=1, steps=WHOLE_TIMESTEPS, cfg=3.0) for i in range(2)
+            ]
         latents[side] = torch.cat(made)
     gates = trained_gates(model, loras, latents, PROMPTS, replace(EVERY_LOSS, seed=8))
     assert difference(masks, gates) < 1e-4

@@ -12,9 +12,8 @@ import pytest
 
 from host.comfy_host import ComfyServer, GraphFailed
 from host.graphs import node
-from host.merge_graphs import CONTENT, STYLE, add_merge, add_save, models_only, saved_name
-
-pytestmark = pytest.mark.usefixtures("loras")
+from host.merge_graphs import add_loaders, add_masks, add_merge, add_save, models_only, saved_name
+from host.narrow import CONTENT, STYLE
 
 
 def watch(server: ComfyServer, on: bool) -> list[str]:
@@ -24,28 +23,20 @@ def watch(server: ComfyServer, on: bool) -> list[str]:
     return found
 
 
-def test_a_merge_reaches_nothing_outside(server: ComfyServer, checkpoint: str) -> None:
+def test_a_merge_reaches_nothing_outside(server: ComfyServer, narrow: str) -> None:
     """Training, report, a saved LoRA, saved masks and their merge made again: by the process's own audit events."""
-    first = add_merge(models_only(checkpoint), CONTENT, STYLE, seed=600)
+    first = add_merge(models_only(narrow), CONTENT, STYLE, seed=600)
     first["info"] = node("PreviewAny", source=["merge", 3])
     server.run(first, 300)  # PyTorch sets itself up at the first training
     watch(server, on=True)
-    graph = add_merge(models_only(checkpoint), CONTENT, STYLE, seed=601, options={"sample_every": 1})
+    graph = add_merge(models_only(narrow), CONTENT, STYLE, seed=601, options={"sample_every": 1})
     graph = add_save(graph, ["merge", 0], "watched/merged")
     graph["report"] = node("DuoLoRAMergeReport", merged=["merge", 0])
     server.run(graph, 300)
     server.run(add_save(graph, ["merge", 0], "watched/masks", what="masks only"), 300)
-    again = models_only(checkpoint) | {
-        name: each for name, each in graph.items() if name.startswith("merge.") and "options" not in name
-    }
     (masks,) = server.loras.glob("watched/masks_*")
-    again["masks"] = node(
-        "DuoLoRALoadMasks",
-        model=["checkpoint", 0],
-        content=["merge.content", 0],
-        style=["merge.style", 0],
-        masks=masks.relative_to(server.loras).as_posix(),
-    )
+    again = add_loaders(models_only(narrow), CONTENT, STYLE, "merge")
+    add_masks(again, masks.relative_to(server.loras).as_posix(), "merge")
     again["report"] = node("DuoLoRAMergeReport", merged=["masks", 0])
     server.run(again, 300)
     assert watch(server, on=False) == []
@@ -67,24 +58,16 @@ class Evil:
     [
         ("pickle", "pickles can run code"),
         ("pipe", "is not in the loras folders"),  # the host itself sees no file there
-        ("cut", "may be cut short"),
-        ("lying", "header"),
     ],
 )
 def test_a_strangers_file_is_refused_and_the_server_goes_on(
     server: ComfyServer, kind: str, words: str, tmp_path: Path
 ) -> None:
     path = server.loras / f"stranger_{kind}.safetensors"
-    whole = (server.loras / CONTENT).read_bytes()
     if kind == "pipe":
         os.mkfifo(path)
     else:
-        content = {
-            "pickle": pickle.dumps({"a": Evil(tmp_path / "unpickled")}),
-            "cut": whole[:-100],
-            "lying": b"\xff" * 8 + whole[8:],
-        }
-        path.write_bytes(content[kind])
+        path.write_bytes(pickle.dumps({"a": Evil(tmp_path / "unpickled")}))
     server.object_info("DuoLoRALoadContent")  # the host looks at the folder again
     graph = {"load": node("DuoLoRALoadContent", lora_name=path.name, prompt="a dog", strength=1.0)}
     graph["show"] = node("PreviewAny", source=["load", 1])

@@ -35,8 +35,9 @@ from host.comfy_host import ComfyServer
 from host.graphs import Graph
 from host.training_graphs import add_training, saved_lora
 from host.world_graphs import SIDE, add_pictures, world
-from host.world_reference import prompt
+from word_world.both import SHAPES
 
+prompt = SHAPES.prompt
 JOINT, CONTENT, STYLE, CLASS = "sks1 zwx2", "sks1", "zwx2", "disc"
 CONFIG = TrainConfig(steps=4, learning_rate=1e-3, batch=2, micro_batch=4, seed=7)
 FORM = LoraConfig(rank=4)

@@ -2,14 +2,14 @@
 
 Run by a host's python, never by the test process:
 
-    <host python> tiny_checkpoint.py --host <ComfyUI folder> --out FILE.safetensors --kind vega|vega_v
+    <host python> tiny_checkpoint.py --host <ComfyUI folder> --out FILE.safetensors
 
 The loader compares the width (320), the context (2048), the pooled size (2816) and the transformer depths of the down
 blocks, but neither the channel multipliers nor the depths of the other blocks. With every multiplier at 1 and one
 transformer block per up and middle attention the UNet has 105 M parameters instead of 745 M.
 
-The weights are random except for the UNet's last convolution, which is fitted in closed form to predict the noise (or
-v) of smooth random latents. So the network is a denoiser with a loss clearly below that of predicting nothing, and
+The weights are random except for the UNet's last convolution, which is fitted in closed form to predict the noise of
+smooth random latents. So the network is a denoiser with a loss clearly below that of predicting nothing, and
 samples stay finite. Beside FILE.safetensors lies FILE.layers.json, the table of its linears and convolutions.
 """
 
@@ -49,19 +49,19 @@ def smooth_latents(batch: int, generator: torch.Generator, size: int = 16) -> to
     return smooth / smooth.std()
 
 
-def build_unet(kind: str, generator: torch.Generator) -> tuple[torch.nn.Module, float]:
-    """A random UNet whose last convolution is fitted to the noise (or to v), and its loss on fresh latents."""
+def build_unet(generator: torch.Generator) -> tuple[torch.nn.Module, float]:
+    """A random UNet whose last convolution is fitted to the noise, and its loss on fresh latents."""
     import comfy.ops
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
     operations = comfy.ops.disable_weight_init
     unet = UNetModel(**UNET_CONFIG, dtype=torch.float32, device="cpu", operations=operations).eval()
     fill(unet, generator)
-    loss = fit_last_convolution(unet, kind, generator)
+    loss = fit_last_convolution(unet, generator)
     return unet, loss
 
 
-def fit_last_convolution(unet: Any, kind: str, generator: torch.Generator) -> float:
+def fit_last_convolution(unet: Any, generator: torch.Generator) -> float:
     """Ridge regression of the target on the last features; returns the relative squared error on a held-out batch."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     alphas_cumprod = (1 - betas).cumprod(0)
@@ -74,7 +74,6 @@ def fit_last_convolution(unet: Any, kind: str, generator: torch.Generator) -> fl
         timesteps = torch.linspace(0, 999, batch).round().long()
         signal = alphas_cumprod[timesteps].sqrt().view(-1, 1, 1, 1)
         sigma = (1 - alphas_cumprod[timesteps]).sqrt().view(-1, 1, 1, 1)
-        target = noise if kind == "vega" else signal * noise - sigma * latents
         features.clear()
         unet(
             signal * latents + sigma * noise,
@@ -85,7 +84,7 @@ def fit_last_convolution(unet: Any, kind: str, generator: torch.Generator) -> fl
         patches = F.unfold(features[0], 3, padding=1).transpose(1, 2).flatten(0, 1)  # (batch * 256, 320 * 9)
         weight = signal.reciprocal().clamp(max=8)  # an error matters more where there is more noise
         weight = weight.flatten().repeat_interleave(latents[0, 0].numel())[:, None]  # (batch * 256, 1)
-        return patches, target.flatten(2).transpose(1, 2).flatten(0, 1), weight  # (batch * 256, 4)
+        return patches, noise.flatten(2).transpose(1, 2).flatten(0, 1), weight  # (batch * 256, 4)
 
     with torch.no_grad():
         gram, moment, count = torch.zeros(()), torch.zeros(()), 0
@@ -158,7 +157,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build a small SDXL-family checkpoint for the host tests.")
     parser.add_argument("--host", type=Path, required=True, help="ComfyUI's folder")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
-    parser.add_argument("--kind", choices=("vega", "vega_v"), default="vega", help="noise or v prediction")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
@@ -168,14 +166,12 @@ def main() -> None:
 
     args.cpu = True
     generator = torch.Generator().manual_seed(options.seed)
-    unet, loss = build_unet(options.kind, generator)
+    unet, loss = build_unet(generator)
     tensors = {f"model.diffusion_model.{name}": tensor.half() for name, tensor in unet.state_dict().items()}
     vae = build_vae(generator)
     tensors |= {f"first_stage_model.{name}": tensor.clone() for name, tensor in vae.state_dict().items()}
-    if options.kind == "vega_v":
-        tensors["v_pred"] = torch.zeros(1)
     options.out.with_suffix(".layers.json").write_text(json.dumps(layer_table(unet), indent=1))
-    write(options.out, tensors, {"kind": options.kind, "relative_loss": f"{loss:.4f}"})
+    write(options.out, tensors, {"relative_loss": f"{loss:.4f}"})
     sys.stdout.write(f"{options.out}: relative loss {loss:.4f}\n")
 
 

@@ -1,7 +1,8 @@
-"""API graphs in the shapes world, and its pictures on their way into and out of the host."""
+"""API graphs in a world of the benchmarks, and its pictures on their way into and out of the host."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,19 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.shapes_world.names import CONTENTS, STYLES
 from host.comfy_host import ComfyServer
 from host.graphs import Graph, ksampler, node
 from host.merge_graphs import add_merge
+from word_world.both import SHAPES, World
 
 SIDE = 128  # pixels of a picture in the host; the world's own pictures are a quarter of it
+WHOLE_TIMESTEPS = 10
+"""Steps at which the host's "normal" schedule takes whole timesteps (999 / 9 = 111), as the benchmarks' always does."""
 
 
-def world(weights: Path) -> Graph:
-    """MODEL, CLIP and VAE of the world in node "world"."""
-    words = {"contents": CONTENTS, "styles": STYLES}
-    tables = {kind: " ".join(entry.name for entry in table) for kind, table in words.items()}
-    return {"world": node("DuoLoRATestShapesWorld", weights=str(weights), **tables)}
+def world(weights: Path, of: World = SHAPES) -> Graph:
+    """MODEL, CLIP and VAE of a world in node "world"."""
+    return {"world": node("DuoLoRATestWorld", world=of.name, weights=str(weights), words=json.dumps(of.tables))}
 
 
 def add_world_merge(
@@ -80,7 +81,7 @@ def add_sampling(
     return graph
 
 
-def as_the_world_paints(images: list[np.ndarray]) -> Tensor:
-    """The host's pictures (128, 128, 3) uint8 as (n, 3, 32, 32) in [-1, 1]."""
+def as_the_world_paints(images: list[np.ndarray], size: int = 32) -> Tensor:
+    """The host's pictures (128, 128, 3) uint8 as (n, 3, size, size) in [-1, 1]."""
     pictures = torch.stack([torch.from_numpy(image.copy()) for image in images]).movedim(-1, 1)
-    return F.avg_pool2d(pictures.float(), SIDE // 32) / 127.5 - 1
+    return F.avg_pool2d(pictures.float(), SIDE // size) / 127.5 - 1

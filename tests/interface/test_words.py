@@ -3,9 +3,10 @@
 tests/host/schema.json is the list of what there is to explain; tests/host/test_schema.py holds it to the real nodes. A
 new node needs, and these tests name what is missing:
 
-1. `PYTHONPATH=tests .venv/bin/python -m host.renew_schema`: writes schema.json and English, locales/en/nodeDefs.json,
-   which are the schema's own words.
-2. The same entries, translated, in locales/zh/nodeDefs.json and locales/ja/nodeDefs.json.
+1. `PYTHONPATH=tests .venv/bin/python -m host.renew_schema`: writes schema.json, and an entry into English,
+   locales/en/nodeDefs.json.
+2. Its words in English, which the schema itself takes from there, and translated in locales/zh/nodeDefs.json and
+   locales/ja/nodeDefs.json.
 3. A help page, web/docs/<node id>.md.
 
 How ComfyUI's page finds them: nodeDefs.<node id>.inputs.<input>.name and .tooltip, outputs by their number, and
@@ -110,7 +111,7 @@ def test_every_language_names_every_node_input_and_output(language: str) -> None
         assert entry["outputs"].keys() == outputs, node_id
         for item in (*entry["inputs"].values(), *entry["outputs"].values()):
             assert item.keys() == {"name", "tooltip"}, (node_id, item)
-    assert all(text.strip() for text in texts(words))
+    assert all(text and text.strip() for text in texts(words)), "null: to be written"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -22,16 +22,14 @@ from duolora_core.lora.adapters import (
     low_rank_of,
     randomised_svd,
 )
+from duolora_core.lora.adapters.parts import energy_of
+from factors import noise
 from tiny import layout
 from worlds import dense_low_rank, relative
 
 LINEAR = "input_blocks.4.1.transformer_blocks.0.attn1.to_q"  # (32, 32)
 KEY = "lora_unet_" + LINEAR.replace(".", "_")
 TEXT = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def decaying(rows: int, columns: int, decay: float = 0.8) -> Tensor:
@@ -60,6 +58,24 @@ def test_the_rank_is_what_keeps_99_percent_or_the_limit(limit: int, rank: int) -
     assert low_rank.rank == rank
     assert lost == pytest.approx(0.64**rank, rel=1e-3)
     assert relative(dense_low_rank(low_rank), matrix) ** 2 == pytest.approx(lost, rel=1e-3)
+
+
+def test_a_loha_of_small_ranks_is_its_best_approximation_and_its_loss_is_exact() -> None:
+    """A flat spectrum, of which a sketch would miss a twentieth."""
+    loha = Loha(noise(300, 5), noise(5, 200, seed=3), noise(300, 5, seed=1), noise(5, 200, seed=2), None, None, 2.0)
+    delta = loha.delta((300, 200), None).double()
+    low_rank, lost = low_rank_of(loha, (300, 200), None, 8)
+    sigma = torch.linalg.svdvals(delta)
+    left = float(sigma[8:].square().sum())
+    assert low_rank.rank == 8
+    assert float((delta - low_rank.delta()).norm()) ** 2 == pytest.approx(left, rel=1e-5)
+    assert lost == pytest.approx(left / float(sigma.square().sum()), rel=1e-5)
+
+
+def test_the_energy_of_a_large_layer_is_summed_exactly() -> None:
+    """In float32 alone the sum of so many squares is a thousandth too small, and with it the rank and the loss."""
+    matrix = 0.1 * noise(1280, 11520)
+    assert energy_of(matrix) == pytest.approx(float(matrix.double().square().sum()), rel=1e-6)
 
 
 def test_a_small_loha_is_exact_and_a_lokr_is_its_best_kronecker_components() -> None:

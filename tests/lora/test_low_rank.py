@@ -42,6 +42,19 @@ def test_svd_basis_holds_the_singular_values_strongest_first(outputs: int, input
         assert torch.allclose(gram, torch.diag(sigma), atol=1e-12 * float(sigma[0]))
 
 
+@pytest.mark.parametrize(("outputs", "inputs", "rank"), SHAPES)
+@pytest.mark.parametrize("kept", [1, 3, 100])
+def test_the_strongest_components_are_those_of_the_svd_basis(outputs: int, inputs: int, rank: int, kept: int) -> None:
+    lora = random(outputs, inputs, rank)
+    found, energy = lora.strongest(kept)
+    basis = lora.svd_basis()
+    expected = basis.select(torch.arange(basis.rank) < kept)
+    assert found.rank == expected.rank
+    assert relative(found.delta(), expected.delta()) < 1e-12
+    assert torch.allclose(found.up.norm(dim=0), expected.up.norm(dim=0)), "√Σ on both sides"
+    assert energy == pytest.approx(float(lora.delta().square().sum()), rel=1e-12)
+
+
 def test_svd_basis_does_not_depend_on_the_basis_of_the_file() -> None:
     lora = random(12, 20, 4)
     mix = torch.randn(4, 4, generator=torch.Generator().manual_seed(9), dtype=torch.float64)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from threading import Thread
+import re
+from threading import Thread, get_ident
 
 import pytest
 import torch
 
 from duolora_core import LowRank, MergedLora, make_merged, make_pair
 from duolora_core.errors import LoraFileError
-from duolora_core.lora.parallel_layers import map_layers
+from duolora_core.lora.parallel_layers import map_in_turn, map_layers
 from factors import random_factors, shapes_of
 from tiny import VARIED, layout, pick
 from worlds import placed_lora, random_gates
@@ -40,6 +41,49 @@ def test_every_layer_is_alone_on_its_thread_and_in_order(threads: int) -> None:
     assert list(made) == list(layers)
     assert list(made.values()) == [(name, 2 * layer, 1) for name, layer in layers.items()]
     assert map_layers(lambda name, _: name, {}) == {}
+
+
+def threads_of_libraries() -> list[int]:
+    """How many threads PyTorch, OpenMP and MKL, where it is there, would use on the calling thread."""
+    told = re.findall(r"(?:get_num_threads|max_threads)\(\) : (\d+)", torch.__config__.parallel_info())
+    return [int(each) for each in told]
+
+
+def test_no_library_shares_out_a_layer_and_all_are_as_before(threads: int) -> None:
+    before = threads_of_libraries()
+    layers = {str(i): torch.randn(300, 300) for i in range(8)}
+
+    def measured(_: str, layer: torch.Tensor) -> list[int]:
+        torch.linalg.qr(layer)
+        return threads_of_libraries()
+
+    made = map_layers(measured, layers)
+    assert all(set(each) == {1} for each in made.values()), made
+    assert threads_of_libraries() == before
+
+
+def test_only_the_caller_sets_the_number_of_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the whole process's, and a worker that sets it does so while others compute."""
+    setters: list[tuple[int, int]] = []
+    set_num_threads = torch.set_num_threads
+
+    def watched(count: int) -> None:
+        setters.append((get_ident(), count))
+        set_num_threads(count)
+
+    monkeypatch.setattr(torch, "set_num_threads", watched)
+    map_layers(lambda _, layer: layer @ layer, {str(i): torch.randn(50, 50) for i in range(20)})
+    assert setters == [(get_ident(), 1), (get_ident(), threads)]
+
+
+def test_one_after_another_is_the_same() -> None:
+    layers = {str(i): torch.randn(60, 40) for i in range(5)}
+
+    def basis(_: str, layer: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.qr(layer).R
+
+    one, other = map_layers(basis, layers), map_in_turn(basis, layers)
+    assert list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in layers)
 
 
 def broken(name: str, layer: int) -> int:

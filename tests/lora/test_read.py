@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from duolora_core import LoraFile, lora_from_tensors, match_to_model, read_lora
 from duolora_core.lora.adapters import PlainLora
-from duolora_core.lora.metadata import trigger_words
+from duolora_core.lora.trigger_words import trigger_words
 from factors import Factors, dense, random_factors, shapes_of
 from one_layer import SDXL_KEY, pair_of
 from spellings import FORMATS, spell
@@ -118,15 +118,6 @@ def test_sha256_tells_loras_apart(tmp_path: Path) -> None:
     assert len(set(digests)) == 1 + len(others)
 
 
-def test_alpha_scales_by_alpha_over_rank() -> None:
-    tensors = spell(everything("kohya_ldm"))
-    unscaled = match_to_model(lora_from_tensors(tensors, "x"), layout())
-    alphas = {key.replace("lora_up.weight", "alpha"): torch.tensor(3.0) for key in tensors if "lora_up" in key}
-    scaled = match_to_model(lora_from_tensors({**tensors, **alphas}, "x"), layout())
-    for name, low_rank in unscaled.layers.items():
-        assert relative(scaled.layers[name].delta(), low_rank.delta() * 3 / RANK) < 1e-6
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_the_largest_finite_values_are_read(dtype: torch.dtype) -> None:
     """They are no infinity, though their sum in their own type would be one."""
@@ -178,8 +169,3 @@ def test_every_key_is_used_or_named_as_skipped() -> None:
 )
 def test_trigger_words_are_the_phrase_or_the_commonest_tags(metadata: dict[str, str], words: list[str]) -> None:
     assert trigger_words(metadata) == words
-
-
-def test_metadata_is_kept(tmp_path: Path) -> None:
-    save_file(pair_of(SDXL_KEY), tmp_path / "m.safetensors", metadata={"ss_output_name": "dog"})
-    assert read_lora(tmp_path / "m.safetensors").metadata == {"ss_output_name": "dog"}

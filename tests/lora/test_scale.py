@@ -15,7 +15,7 @@ from duolora_core import read_lora
 from duolora_core.errors import LoraFileError
 from duolora_core.lora.adapters import PlainLora
 from duolora_core.lora.beside import beside, words_beside
-from duolora_core.lora.metadata import trigger_words
+from duolora_core.lora.trigger_words import trigger_words
 from one_layer import pair_of
 
 Q, K = (f"unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_{name}" for name in "qk")

@@ -61,23 +61,19 @@ def test_blocks_turned_by_one_fold_into_the_same_tensors(built: World) -> None:
 def test_offsets_turn_with_their_block_and_text_parts_stay(side: Side) -> None:
     merged, *_ = text_world(0)
     turned = scale_blocks(merged, BlockWeights({LAYERS[0]}, 0.5, 3.0, side))
-    for changes, before, mine in (
-        (turned.content_offsets, merged.content_offsets, side != "style"),
-        (turned.style_offsets, merged.style_offsets, side != "content"),
-    ):
-        assert changes.keys() == before.keys()
-        for (name, what), value in changes.items():
-            factor = (0.5 if name == LAYERS[0] else 3.0) if mine else 1.0
-            assert torch.equal(value, factor * before[name, what])
-    assert turned.content_text is merged.content_text
-    assert turned.style_text is merged.style_text
+    for part, before in zip(turned.parts, merged.parts, strict=True):
+        assert part.offsets.keys() == before.offsets.keys()
+        for (name, what), value in part.offsets.items():
+            factor = (0.5 if name == LAYERS[0] else 3.0) if side in ("both", part.side) else 1.0
+            assert torch.equal(value, factor * before.offsets[name, what])
+        assert part.text is before.text
 
 
 def test_an_offset_turned_off_leaves_no_trace() -> None:
     merged, *_ = text_world(0)
-    assert (LAYERS[0], "bias") in merged.content_offsets
+    assert (LAYERS[0], "bias") in merged.parts[0].offsets
     turned = scale_blocks(merged, BlockWeights({LAYERS[0]}, 0.0))
-    assert (LAYERS[0], "bias") not in turned.content_offsets
+    assert (LAYERS[0], "bias") not in turned.parts[0].offsets
 
 
 def test_shares_of_strength_add_up_to_the_whole(built: World) -> None:

@@ -76,7 +76,7 @@ def test_combine_keeps_recipes_and_weights() -> None:
 def other_model() -> MergedLora:
     """A merge whose first layer is of another width."""
     [(_, _, merged)] = worlds(1)
-    return MergedLora(merged.layers, {}, {}, {}, {}, {**merged.shapes, LAYERS[0]: (65, 17)})
+    return MergedLora(merged.parts, {**merged.shapes, LAYERS[0]: (65, 17)})
 
 
 @pytest.mark.parametrize(

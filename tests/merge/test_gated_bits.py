@@ -25,7 +25,7 @@ class PlainFormula(GatedLora):
     def add(self, name: str, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
         slot, branches = self.gates.slots[name], self._rows.branches
         gate = torch.stack([self._branch_gates(branch) for branch in branches])[:, slot.whole].to(x)  # (batch, R)
-        parts = [side[name] for side in (self.pair.content, self.pair.style) if name in side]
+        parts = [lora.layers[name] for lora in self.stack.loras if name in lora.layers]
         up, down = (torch.cat([getattr(part, what) for part in parts], dim) for what, dim in (("up", 1), ("down", 0)))
         up, down = as_kernels(module, up.to(x), down.to(x))
         content = slot.content_rank

@@ -95,7 +95,7 @@ def test_masks_for_other_layers_or_ranks_are_refused(sources: tuple[Path, Path],
     else:
         content = {name: low_rank.select(torch.arange(low_rank.rank) < 2) for name, low_rank in pair.content.items()}
     with pytest.raises(LoraFileError, match=LAYERS[0]):
-        gates_of(read_masks(saved), replace(pair, content_lora=replace(pair.content_lora, layers=content)))
+        gates_of(read_masks(saved), replace(pair, contents=(replace(pair.content_lora, layers=content),)))
 
 
 def test_a_masks_file_that_is_gone_is_said_to_be(tmp_path: Path) -> None:

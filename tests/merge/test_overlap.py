@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -61,7 +63,7 @@ def test_overlaps_are_those_of_the_dense_changes(built: World) -> None:
 
 def test_a_lora_is_all_of_itself_and_keeps_what_open_gates_leave() -> None:
     one = world(LAYERS, LAYERS, ranks=(3, 3))
-    same = type(one.pair)(one.pair.layout, one.pair.content_lora, one.pair.content_lora, one.pair.basis)
+    same = replace(one.pair, styles=one.pair.contents)
     gates = open_gates(same)
     gates.values[~gates.is_content()] = -0.25
     for each in block_overlaps(gates, same):

@@ -63,8 +63,9 @@ def test_two_bytes_a_parameter_from_the_file_and_four_where_it_is_computed_with(
 
     gates = initial_gates(pair, layer_roles(pair.layout, "resolution"))
     merged = make_merged(pair, gates)
-    parts = [side for layer in merged.layers.values() for side in (layer.content, layer.style) if side is not None]
-    assert held(of_layers([*parts, *merged.content_text.values(), *merged.style_text.values()])) == 2 * 4 * parameters
+    parts = [low_rank for part in merged.parts for low_rank in part.layers.values()]
+    merged_text = [low_rank for part in merged.parts for low_rank in part.text.values()]
+    assert held(of_layers([*parts, *merged_text])) == 2 * 4 * parameters
     assert held(of_layers([*parts, *sides])) == held(of_layers(sides))  # the merge is its pair and the gates
     state = kohya_state_dict(merged.fold())
     assert held(tensor for tensor in state.values() if tensor.ndim) == 2 * 2 * parameters

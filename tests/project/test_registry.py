@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import registry_cli
 from duolora_core.lora.metadata import VERSION
 from install import ROOT, installed_files
 from project.test_import_direction import HOST_MODULES, imports
@@ -99,6 +100,17 @@ def test_tool_comfy_is_complete(pyproject: dict[str, Any]) -> None:
     for bound in comfy["requires-comfyui"].split(","):
         assert re.fullmatch(r"(==|>=|<=|!=|~=|>|<)\d+\.\d+\.\d+", bound)
     assert comfy.keys() <= {"PublisherId", "DisplayName", "Icon", "Banner", "requires-comfyui", "includes"}
+
+
+def test_comfy_cli_has_nothing_against_the_pack() -> None:
+    assert registry_cli.faults() == ""
+
+
+def test_comfy_cli_refuses_a_pack_without_a_version(tmp_path: Path) -> None:
+    """So that its yes means something."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text(re.sub(r"(?m)^version = .*$", 'version = ""', text), encoding="utf-8")
+    assert "version is empty" in registry_cli.faults(tmp_path)
 
 
 @pytest.mark.parametrize(("key", "most"), [("Icon", (800, 400)), ("Banner", (2100, 900))])

@@ -104,7 +104,7 @@ def test_every_module_has_a_room_and_every_room_says_what_it_is(graph: Imports) 
     ("edges", "up", "round_"),
     [
         ({"duolora_core.lora.read": {"duolora_core.merge.gates"}}, 1, 0),
-        ({"duolora_core.report.sheets": {"duolora_core.merge.gates"}}, 0, 0),
+        ({"duolora_core.report.merge_sheet": {"duolora_core.merge.gates"}}, 0, 0),
         ({"duolora_core.merge.gates": {"nodes.merge"}}, 1, 0),
         ({"nodes.host.models": {"nodes.run.merge"}}, 1, 0),
         ({"nodes.run.merge": {"nodes.ui.sockets"}}, 1, 0),

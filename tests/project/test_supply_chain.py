@@ -94,23 +94,6 @@ def test_the_rule_catches(source: str) -> None:
     assert len(faults(source, Path("nodes/x.py"))) == 1
 
 
-def test_a_whole_merge_does_nothing_to_the_outside(tmp_path: Path) -> None:
-    """In a process of its own, since an audit hook stays; sources and results lie in different folders."""
-    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-m", "audited_merge", str(tmp_path)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    told: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
-    assert told["found"] == [] and told["sockets"] == []
-    assert told["written"] == ["merged_00001.masks.safetensors", "merged_00001.safetensors"]
-
-
 @pytest.fixture(scope="module")
 def watch(tmp_path_factory: pytest.TempPathFactory) -> Watch:
     return Watch([tmp_path_factory.mktemp("allowed")])

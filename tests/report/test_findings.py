@@ -8,7 +8,7 @@ import pytest
 
 from duolora_core.merge.overlap import BlockOverlap, Overlap
 from duolora_core.merge.statistics import BlockGates
-from duolora_core.report import Prompts, findings
+from duolora_core.report import Prompts, findings, shares_a_word
 
 BLOCKS = [BlockGates(f"mid_block.attentions.{i}", "content", 0.8, 0.9, 60, 64, 60, 64) for i in range(2)]
 USUAL = [BlockOverlap(block.name, Overlap(1.0, 1.0, 0.02), Overlap(0.8, 0.9, 0.02)) for block in BLOCKS]
@@ -102,3 +102,18 @@ def test_a_prompt_without_a_trigger_is_told(combined: str, missing: str | None) 
 def test_a_combination_says_what_to_connect_instead() -> None:
     (found,) = findings({}, [], [])
     assert "that it came from" in found.text
+
+
+@pytest.mark.parametrize(
+    ("combined", "prompt", "shares"),
+    [
+        ("a SKS dog in wtrclr style", "a photo of sks", True),
+        ("a green bicycle in a style", "a painting in wtrclr style", False),
+        ("", "a photo of sks", True),
+        ("...", "a photo of sks", True),
+        ("a green bicycle", "a photo", True),
+    ],
+)
+def test_a_telling_word_in_common(combined: str, prompt: str, shares: bool) -> None:
+    """Small and common words do not tell a LoRA; where there is nothing to share nothing is missing."""
+    assert shares_a_word(combined, prompt) == shares

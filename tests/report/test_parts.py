@@ -5,14 +5,14 @@ import math
 import pytest
 from PIL import ImageFont
 
-from duolora_core.report import fonts, loss_curve
+from duolora_core.report import fonts, training_preview
 from duolora_core.report.block_rows import block_label, block_rows
 from duolora_core.report.canvas import Box
 from duolora_core.report.fonts import shorten, text_width, typeset, wrap
 from duolora_core.report.loss_chart import series_colour
 from duolora_core.report.rank_chart import bin_width
 from duolora_core.report.scales import Axis, smooth, tick_label, value_axis
-from duolora_core.report.sheets import duration
+from duolora_core.report.training_preview import duration
 
 NAMES = (
     "total",
@@ -53,7 +53,7 @@ def test_built_in_font_survives_an_old_pillow(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(fonts, "wide_font", no_wide_font)
     fonts.built_in_font.cache_clear()
     try:
-        assert loss_curve({"total": [1.0, 0.5]}, (300, 200)).size == (300, 200)
+        assert training_preview({"total": [1.0, 0.5]}, (), 2, 2, None, size=(300, 200)).size == (300, 200)
     finally:
         fonts.built_in_font.cache_clear()
 

@@ -14,13 +14,13 @@ from duolora_core.report import (
     Finding,
     MergeFigures,
     MergerRanks,
-    gate_map,
-    loss_curve,
     merge_report,
-    rank_histogram,
     training_preview,
 )
-from duolora_core.report.canvas import CONTENT, INK, STYLE, Canvas, Colour, Lettering
+from duolora_core.report.canvas import CONTENT, INK, STYLE, Canvas, Colour
+from duolora_core.report.gate_chart import draw_gate_map
+from duolora_core.report.rank_chart import draw_rank_histogram
+from report.conftest import Lettering
 
 LOSSES: Mapping[str, Sequence[float]] = {
     "total": [math.exp(-step / 20) for step in range(100)],
@@ -66,61 +66,25 @@ def pixels(image: Image.Image, colour: Colour) -> list[tuple[int, int]]:
 
 
 def test_a_higher_gate_makes_a_longer_bar_on_its_own_side() -> None:
-    low, high = gate_map([BLOCK]), gate_map([replace(BLOCK, content_mean=0.75)])
-    assert len(pixels(high, CONTENT)) == pytest.approx(1.5 * len(pixels(low, CONTENT)), rel=0.08)
-    assert len(pixels(high, STYLE)) == len(pixels(low, STYLE))
-    content, style = pixels(high, CONTENT), pixels(high, STYLE)
-    assert max(x for x, _ in content) < min(x for x, _ in style if x > high.width // 4)
+    def drawn(block: BlockGates) -> tuple[list[tuple[int, int]], ...]:
+        canvas = Canvas((960, 540))
+        draw_gate_map(canvas, canvas.box, [block], 18)
+        bars = canvas.image().crop((0, 34, 960, 540))  # without the header, whose words have the same colours
+        return pixels(bars, CONTENT), pixels(bars, STYLE)
+
+    (low, same), (high, style) = drawn(BLOCK), drawn(replace(BLOCK, content_mean=0.75))
+    assert len(high) == pytest.approx(1.5 * len(low), rel=0.05)
+    assert style == same
+    assert max(x for x, _ in high) < min(x for x, _ in style)
 
 
-def test_gates_above_one_rescale_the_axis_and_stay_inside() -> None:
-    image = gate_map([replace(BLOCK, content_mean=3.0, style_mean=1.5)], (512, 200))
-    content, style = pixels(image, CONTENT), pixels(image, STYLE)
-    assert len(content) == pytest.approx(2 * len(style), rel=0.15)
-
-
-def test_gate_rows_keep_the_order_given() -> None:
-    first, second = replace(BLOCK, content_mean=0.9, style_mean=0), replace(BLOCK, content_mean=0, style_mean=0.9)
-    image = gate_map([first, second], (600, 300))
-    bars = Image.Image.crop(image, (200, 60, 600, 300))  # without the header, whose words have the same colours
-    assert max(y for _, y in pixels(bars, CONTENT)) < min(y for _, y in pixels(bars, STYLE))
-
-
-def test_role_mark_has_the_colour_of_the_favoured_side() -> None:
-    closed = replace(BLOCK, content_mean=0, style_mean=0)
-    marks = {
-        role: gate_map([replace(closed, role=role)]).crop((0, 50, 40, 540)) for role in ("content", "style", "neutral")
-    }
-    assert pixels(marks["content"], CONTENT) and not pixels(marks["content"], STYLE)
-    assert pixels(marks["style"], STYLE) and not pixels(marks["style"], CONTENT)
-    assert not pixels(marks["neutral"], CONTENT) and not pixels(marks["neutral"], STYLE)
-
-
-def test_the_loss_line_goes_down_when_the_loss_falls() -> None:
-    image = loss_curve({"total": [1 - step / 100 for step in range(100)]}, (600, 400)).crop((60, 50, 600, 360))
-    line = pixels(image, INK)
-    left = [y for x, y in line if x < image.width * 0.2]
-    right = [y for x, y in line if x > image.width * 0.8]
-    assert max(left) < min(right)
-
-
-def test_a_half_finished_run_fills_half_of_the_axis() -> None:
-    half = pixels(loss_curve({"content": [0.5] * 50}, (800, 400), total_steps=100).crop((60, 50, 800, 360)), CONTENT)
-    full = pixels(loss_curve({"content": [0.5] * 50}, (800, 400)).crop((60, 50, 800, 360)), CONTENT)
-    span = [max(x for x, _ in points) - min(x for x, _ in points) for points in (half, full)]
-    assert span[0] == pytest.approx(span[1] / 2, rel=0.05)
-
-
-def test_rank_histogram_puts_few_ranks_left_and_many_right() -> None:
-    image = rank_histogram({"content": [64] * 5, "style": [2] * 5}, NO_LAYERS, (900, 400)).crop((0, 80, 450, 400))
-    content, style = pixels(image, CONTENT), pixels(image, STYLE)
+def test_rank_histogram_puts_few_ranks_left_and_many_right_and_more_layers_higher() -> None:
+    canvas = Canvas((900, 400))
+    draw_rank_histogram(canvas, canvas.box, {"content": [64] * 8, "style": [2] * 4}, NO_LAYERS, 18)
+    bars = canvas.image().crop((0, 62, 450, 400))
+    content, style = pixels(bars, CONTENT), pixels(bars, STYLE)
     assert max(x for x, _ in style) < 120 and min(x for x, _ in content) > 380
-
-
-def test_rank_histogram_bar_grows_with_the_number_of_layers() -> None:
-    image = rank_histogram({"content": [64] * 8, "style": [2] * 4}, NO_LAYERS, (900, 400)).crop((0, 80, 450, 400))
-    top = {colour: min(y for _, y in pixels(image, colour)) for colour in (CONTENT, STYLE)}
-    assert top[CONTENT] < top[STYLE]
+    assert min(y for _, y in content) < min(y for _, y in style)
 
 
 def test_preview_bar_shows_the_progress() -> None:
@@ -161,26 +125,7 @@ def test_preview_says_how_far_it_is(step: int, seconds: float | None, words: str
     assert words in [lettering.text for lettering in letterings]
 
 
-def test_gate_map_states_active_and_total_ranks(letterings: list[Lettering]) -> None:
-    gate_map([BLOCK])
-    assert {"10/64", "20/128", "up 0 · attn 1"} <= {lettering.text for lettering in letterings}
-
-
 # --- Size and text
-
-
-@pytest.fixture
-def letterings(monkeypatch: pytest.MonkeyPatch) -> list[Lettering]:
-    """Every piece of text on every canvas made during the test."""
-    collected: list[Lettering] = []
-    original = Canvas.__init__
-
-    def collect(canvas: Canvas, size: tuple[int, int]) -> None:
-        original(canvas, size)
-        canvas.letterings = collected
-
-    monkeypatch.setattr(Canvas, "__init__", collect)
-    return collected
 
 
 def pictures(size: tuple[int, int]) -> Iterator[Image.Image]:
@@ -195,18 +140,13 @@ def pictures(size: tuple[int, int]) -> Iterator[Image.Image]:
     ):
         yield training_preview(losses, blocks, 1, 100, 4000.0, size=size)
         yield training_preview(losses, blocks, 1, 100, 4000.0, Image.new("RGB", (16, 24)), size)
-    yield loss_curve(LOSSES, size, 100)
-    yield gate_map(BLOCKS, size)
-    for content in (CONTENT_LAYERS, NO_LAYERS, ONE_LAYER):
-        yield rank_histogram(content, NO_LAYERS, size)
-        yield rank_histogram(content, STYLE_LAYERS, size)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_pictures_have_their_size_and_keep_all_text_inside(size: tuple[int, int], letterings: list[Lettering]) -> None:
     for image in pictures(size):
         assert image.size == size and image.mode == "RGB"
-    assert letterings
+    assert {"10/64", "20/128", "no steps yet"} <= {lettering.text for lettering in letterings}
     assert [text for text in letterings if not inside(text, *size)] == []
 
 
@@ -229,13 +169,13 @@ def test_report_writes_every_word_of_its_findings_and_notes(letterings: list[Let
         assert " ".join(text.split()) in written
 
 
-def test_text_is_moved_and_shortened_into_the_canvas() -> None:
+def test_text_is_moved_and_shortened_into_the_canvas(letterings: list[Lettering]) -> None:
     canvas = Canvas((120, 40))
     canvas.text(-50, 20, "left", 14)
     canvas.text(400, 90, "right below", 14, align="right")
     canvas.text(60, -30, "longer than the canvas is wide", 14, align="centre")
-    assert [text for text in canvas.letterings if not inside(text, 120, 40)] == []
-    assert canvas.letterings[2].text.endswith("…")
+    assert [text for text in letterings if not inside(text, 120, 40)] == []
+    assert letterings[2].text.endswith("…")
 
 
 def inside(lettering: Lettering, width: int, height: int) -> bool:

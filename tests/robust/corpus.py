@@ -150,7 +150,24 @@ def cases() -> dict[str, Case]:
         "seven GB of holes": Case(sparse(7 << 30), "bytes"),
         "the same key twice": Case(written(packed(f'{{"a":{{{entry}}},"a":{{{entry}}}}}'.encode(), b"1234")), "twice"),
         "overlapping": Case(
-            written(packed(f'{{"a":{{{entry}}},"b":{{{entry}}}}}'.encode(), b"1234")), "begins at byte"
+            written(packed(f'{{"{up}":{{{entry}}},"{down}":{{{entry}}}}}'.encode(), b"1234")), "begins at byte"
+        ),
+        "a hole": Case(
+            written(packed(f'{{"{up}":{{{entry.replace("[0,4]", "[4,8]")}}}}}'.encode(), b"12345678")), "begins at byte"
+        ),
+        "ends before it begins": Case(
+            written(packed(f'{{"{up}":{{{entry.replace("[0,4]", "[4,0]")}}}}}'.encode(), b"")), "makes no sense"
+        ),
+        "another shape than bytes": Case(
+            written(packed(f'{{"{up}":{{{entry.replace("[1]", "[2]")}}}}}'.encode(), b"1234")), "what its shape needs"
+        ),
+        "an empty shape beyond all numbers": Case(
+            written(
+                packed(
+                    f'{{"{up}":{{{entry.replace("[1]", f"[0,{2**62},{2**62}]").replace("4]", "0]")}}}}}'.encode(), b""
+                )
+            ),
+            "makes no sense",
         ),
         "a quarter of a million keys": Case(written(lambda: many(250_000)), "more than 30000 entries"),
         "as many keys as are read": Case(written(lambda: many(MOST_KEYS - 1)), "no LoRA weights"),

@@ -19,8 +19,8 @@ from typing import Any
 
 from host.comfy_host import lay_out_base
 from host.hosts import Host, find_hosts
+from host.narrow import give_narrow_model
 from robust.failing_graphs import graphs, painting
-from robust.small_models import give_models
 
 TESTS = Path(__file__).resolve().parents[1]
 SCRIPT = TESTS / "host" / "faults_inside.py"
@@ -32,7 +32,7 @@ def run(count: int = 240) -> dict[str, int]:
     hosts = find_hosts()
 
     def share(i: int) -> dict[str, Any]:
-        return faults_in(hosts[i], -(-count // len(hosts)), (i, len(hosts)), narrow=True)
+        return faults_in(hosts[i], -(-count // len(hosts)), (i, len(hosts)))
 
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         found = list(pool.map(share, range(len(hosts))))
@@ -42,22 +42,19 @@ def run(count: int = 240) -> dict[str, int]:
     return {"injected": sum(each["injected"] for each in found), "failed": sum(len(each["failures"]) for each in found)}
 
 
-def faults_in(
-    host: Host, count: int, share: tuple[int, int] = (0, 1), seed: int = 0, narrow: bool = False
-) -> dict[str, Any]:
+def faults_in(host: Host, count: int, share: tuple[int, int] = (0, 1), seed: int = 0) -> dict[str, Any]:
     """What `host/faults_inside.py` says of one host, with a failure more where its pictures are not a fresh process's.
 
     Args:
         count: how many faults
-        narrow: on a narrower UNet, whose merges take a tenth of the time
         share: (i, n): of the combinations of site, graph and kind, those of process i of n
     """
-    job = {"graphs": graphs(narrow), "paint": painting(narrow), "seed": seed, "share": share, "paint_every": 10}
+    job = {"graphs": graphs(), "paint": painting(), "seed": seed, "share": share, "paint_every": 10}
     pictures = count // 10 + 3
     with tempfile.TemporaryDirectory(prefix="duolora-faults-") as folder:
         base = Path(folder) / "base"
         lay_out_base(base, {"ComfyUI-DuoLoRA": TESTS.parent, "duolora_fixtures": TESTS / "host" / "fixtures_pack"})
-        give_models(host, base, narrow)
+        give_narrow_model(host, base)
         fresh = inside(host, base, job | {"count": 0, "pictures": pictures})
         found = inside(host, base, job | {"count": count, "pictures": pictures})
     for i, (one, other) in enumerate(zip(fresh["pictures"], found["pictures"], strict=True)):

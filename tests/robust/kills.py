@@ -2,16 +2,14 @@
 
     PYTHONPATH=.:tests python -c "from robust.kills import run; print(run())"
 
-A third of the kills comes from outside, after a time spread over the length of a whole save. In the others the process
-kills itself right before or after one of the calls into C, and so into the system, that a save consists of: one third
-over all of them, one over the last forty, from flushing to clearing up. So even the moments between two calls are hit,
-which no clock would find.
+A process kills itself right before or after one of the calls into C, and so into the system, that a save consists of:
+half of them anywhere, half at the last forty, from flushing to clearing up. So even the moments between two calls are
+hit, which no clock would find.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -20,13 +18,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 
@@ -58,10 +52,9 @@ def run(kills: int = 200, pairs: int = 20, saves_each: int = 4) -> dict[str, int
 
 def forking(kills: int, pairs: int, saves_each: int) -> None:
     """What `run` starts; prints the result as its last line."""
-    workers = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory(prefix="duolora-kills-") as folder:
-        found, broken = _all_kills(workers, Path(folder) / "kills", kills)
-        torn = sum(not _pair_saves(workers, Path(folder) / f"pair{number}", saves_each) for number in range(pairs))
+        found, broken = _all_kills(Path(folder) / "kills", kills)
+        torn = sum(not _pair_saves(Path(folder) / f"pair{number}", saves_each) for number in range(pairs))
     told = ", ".join(f"{count} {when}" for when, count in sorted(found.items()))
     print(f"killed {kills} saves: {told}; {broken} broke a promise")  # noqa: T201
     print(f"{pairs} pairs of processes, {saves_each} saves each at once: {torn} broke a promise")  # noqa: T201
@@ -82,83 +75,50 @@ def _save(folder: Path, kind: int, tensors: dict[str, torch.Tensor]) -> Path:
     return write_numbered(folder, "merged", _ENDING, lambda path: write_safetensors(path, tensors, {"kind": str(kind)}))
 
 
-def _all_kills(workers: Any, folder: Path, kills: int) -> tuple[Counter[str], int]:
-    """Where the kills landed, and after how many of them the folder was not as it should be."""
-    whole, found, broken = _content(1), Counter[str](), 0
-    calls, seconds = _length_of_a_save(workers, folder)
-    for number in range(kills):
-        place = (number // 3 + random.Random(number).random()) / (kills // 3 + 1)  # in [0, 1), evenly spread
-        if number % 3 == 0:
-            _killed(workers, folder, None, 1.1 * place * seconds)
-        else:
-            first = max(0, calls - 40) if number % 3 == 1 else 0
-            _killed(workers, folder, first + int(place * (calls - first)), 0.0)
-        found[_moment(folder, len(whole))] += 1
-        broken += not (_only_whole_files(folder, whole) and _next_save_is_clean(folder, whole))
-        for path in folder.iterdir():
-            path.unlink()
-    return found, broken
+def _in_a_child(work: Callable[[], object]) -> int:
+    """Forks a process that does this and nothing else; its id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return child
 
 
-def _saving(folder: Path, told: Connection, call: int | None) -> None:
-    """A child's life: says when it begins to save and when it has saved, unless it dies at its `call`-th call."""
-    tensors, calls = _tensors(1), 0
-    told.send(None)
-    started = time.perf_counter()
+def _save_and_die(folder: Path, tensors: dict[str, torch.Tensor], last: int) -> int:
+    """Saves, and dies at the `last` call into C or return from it; how many there were, if it lives."""
+    calls = 0
 
     def count(frame: FrameType, event: str, argument: object) -> None:
         nonlocal calls
         if event in ("c_call", "c_return"):
-            if calls == call:
+            if calls == last:
                 os.kill(os.getpid(), signal.SIGKILL)
             calls += 1
 
-    if call is not None:
-        sys.setprofile(count)
+    sys.setprofile(count)
     _save(folder, 1, tensors)
     sys.setprofile(None)
-    told.send((calls, time.perf_counter() - started))
+    return calls
 
 
-@contextmanager
-def _child(
-    workers: Any, target: Callable[..., None], *arguments: object
-) -> Generator[tuple[BaseProcess, Connection], None, None]:
-    ours, theirs = workers.Pipe()
-    process: BaseProcess = workers.Process(target=target, args=(*arguments[:1], theirs, *arguments[1:]))
-    process.start()
-    theirs.close()
-    try:
-        ours.recv()
-        yield process, ours
-    finally:
-        process.kill()
-        process.join()
-        ours.close()
-
-
-def _length_of_a_save(workers: Any, folder: Path) -> tuple[int, float]:
-    """(calls, seconds) of one save that nobody disturbs, the seconds without counting calls.
-
-    The first save of a process compiles patterns and fills caches, so one is made here before children are forked.
-    """
+def _all_kills(folder: Path, kills: int) -> tuple[Counter[str], int]:
+    """Where the kills landed, and after how many of them the folder was not as it should be."""
+    tensors, whole, found, broken = _tensors(1), _content(1), Counter[str](), 0
     folder.mkdir()
-    _save(folder, 1, _tensors(1)).unlink()
-    lengths: list[tuple[int, float]] = []
-    for call in (-1, None, None, None):
-        with _child(workers, _saving, folder, call) as (_, told):
-            lengths.append(told.recv())
+    _save(folder, 1, tensors)  # the first of a process compiles patterns and fills caches
+    calls = _save_and_die(folder, tensors, -1)
+    for number in range(kills):
         for path in folder.iterdir():
             path.unlink()
-    return lengths[0][0], min(seconds for _, seconds in lengths[1:])
-
-
-def _killed(workers: Any, folder: Path, call: int | None, delay: float) -> None:
-    with _child(workers, _saving, folder, call) as (process, _):
-        if call is None:
-            time.sleep(delay)
-        else:
-            process.join()
+        place = (number // 2 + random.Random(number).random()) / (kills // 2 + 1)  # in [0, 1), evenly spread
+        first = max(0, calls - 40) if number % 2 else 0
+        at = first + int(place * (calls - first))
+        os.waitpid(_in_a_child(lambda at=at: _save_and_die(folder, tensors, at)), 0)
+        found[_moment(folder, len(whole))] += 1
+        broken += not (_only_whole_files(folder, whole) and _next_save_is_clean(folder, whole))
+    return found, broken
 
 
 def _moment(folder: Path, size: int) -> str:
@@ -184,39 +144,21 @@ def _next_save_is_clean(folder: Path, whole: bytes) -> bool:
     return saved.read_bytes() == whole and {path.name for path in folder.iterdir()} == before | {saved.name}
 
 
-def _pair_saves(workers: Any, folder: Path, saves_each: int) -> bool:
-    """Two processes that save under one prefix as fast as they can; whether each got its own whole files."""
-    ours: list[Connection] = []
-    children: list[BaseProcess] = []
-    for kind in (1, 2):
-        near, far = workers.Pipe()
-        child = workers.Process(target=_saves, args=(folder, far, kind, saves_each))
-        child.start()
-        far.close()
-        ours.append(near)
-        children.append(child)
-    for near in ours:
-        near.recv()
-    for near in ours:
-        near.send(None)
-    names = [near.recv() if near.poll(120) else [] for near in ours]
-    for child in children:
-        child.kill()
-        child.join()
-    own = all(
-        (folder / name).read_bytes() == _content(kind)
-        for kind, held in zip((1, 2), names, strict=True)
-        for name in held
-    )
-    saved = [name for held in names for name in held]
-    left = {path.name for path in folder.iterdir()}
-    for name in left:
-        (folder / name).unlink()
-    return own and len(saved) == 2 * saves_each == len(left) and set(saved) == left
+def _pair_saves(folder: Path, saves_each: int) -> bool:
+    """Two processes save under one prefix as fast as they can, from the same moment; whether all files are whole."""
+    start = time.monotonic() + 0.2
 
+    def saves(kind: int) -> None:
+        tensors = _tensors(kind)
+        time.sleep(max(0.0, start - time.monotonic()))
+        for _ in range(saves_each):
+            _save(folder, kind, tensors)
 
-def _saves(folder: Path, told: Connection, kind: int, count: int) -> None:
-    tensors = _tensors(kind)
-    told.send(None)
-    told.recv()
-    told.send([_save(folder, kind, tensors).name for _ in range(count)])
+    for child in [_in_a_child(lambda kind=kind: saves(kind)) for kind in (1, 2)]:
+        os.waitpid(child, 0)
+    left = sorted(folder.iterdir())
+    held = [path.read_bytes() for path in left]
+    names = [f"merged_{number:05}{_ENDING}" for number in range(1, 2 * saves_each + 1)]
+    for path in left:
+        path.unlink()
+    return [path.name for path in left] == names and all(held.count(_content(kind)) == saves_each for kind in (1, 2))

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from host.comfy_host import ComfyServer
-from host.graphs import Graph, node
+from host.graphs import NARROW, Graph, give_colours, node, zipped
 from host.hosts import Host, find_hosts
-from host.merge_graphs import CONTENT, STYLE, add_merge, add_save, apply_and_paint, models_only
-from robust.small_models import CHECKPOINT, give_colours, give_models, loader, zipped
+from host.merge_graphs import add_merge, add_save, apply_and_paint, models_only
+from host.narrow import CONTENT, STYLE, give_narrow_model
 
 TESTS = Path(__file__).resolve().parents[1]
 MB = 1e6
@@ -107,12 +107,12 @@ def merges_in(host: Host, count: int) -> Record:
     fixtures = TESTS / "host" / "fixtures_pack"
     record = Record()
     with ComfyServer(host, TESTS.parent, fixtures, (*flags, "--preview-method", "latent2rgb")) as server:
-        give_models(host, server.base, narrow=True)
+        give_narrow_model(host, server.base)
         for number, settings in zip(range(count), itertools.cycle(SETTINGS), strict=False):
             server.run(merge(number, **settings), 300)
             for saved in server.loras.rglob("many_*"):
                 saved.unlink()
-            idle = {name: each for name, each in models().items()} | {"probe": node("DuoLoRATestMemoryProbe")}
+            idle = models_only(NARROW) | {"probe": node("DuoLoRATestMemoryProbe")}
             idle["keep"] = node("DuoLoRATestModelDigest", model=["checkpoint", 0])
             history = server.run(idle)
             record.held.append(json.loads(server.texts(history)["probe"][0]))
@@ -120,20 +120,13 @@ def merges_in(host: Host, count: int) -> Record:
     return record
 
 
-def models() -> Graph:
-    """Narrow checkpoint and tiny CLIP."""
-    return models_only(CHECKPOINT) | {"checkpoint": loader(narrow=True)}
-
-
 def merge(
     number: int, *, colours: bool = False, zip: bool = False, options: Mapping[str, Any] | None = None, **inputs: Any
 ) -> Graph:
     """One merge, applied, painted with, and now and then saved and reported."""
-    graph = add_merge(models(), CONTENT, STYLE, seed=1000 + number, options=dict(options or {}), **inputs)
+    graph = add_merge(models_only(NARROW), CONTENT, STYLE, seed=1000 + number, options=dict(options or {}), **inputs)
     if zip:
-        graph = give_colours(zipped(graph))
-        graph["info"] = node("PreviewAny", source=["merge", 4])
-        return graph
+        return give_colours(zipped(graph))
     graph = give_colours(graph) if colours else graph
     if number % 4 == 1:
         graph["report"] = node("DuoLoRAMergeReport", merged=["merge", 0])

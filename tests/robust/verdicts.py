@@ -29,7 +29,8 @@ from duolora_core import (
 from duolora_core.files.picture_batch import check_pictures
 from duolora_core.files.sanitize import sanitize
 from duolora_core.files.tensor_header import MOST_HEADER_BYTES
-from duolora_core.lora.metadata import FileInfo, metadata, trigger_words
+from duolora_core.lora.metadata import FileInfo, metadata
+from duolora_core.lora.trigger_words import file_prompt
 from duolora_core.merge.masks_file import gates_of, read_masks, roles_of
 from duolora_core.report import Prompts, findings
 from factors import random_factors, shapes_of
@@ -68,7 +69,8 @@ def lora_fault(path: Path, words_or_taken: str | None = ANYTHING) -> str | None:
         file = read_lora(path)
         pair = make_pair(match_to_model(file, layout()), _style(), layout())
         merged.update(kohya_state_dict(make_merged(pair, open_gates(pair)).fold(), torch.float32))
-        words.extend(trigger_words(file.metadata))
+        given = file_prompt(path.name, file.metadata)
+        words.extend([given.text] if given else [])
 
     fault, refused = _tried(merge, path)
     if fault:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.ldm_unet import UNet
+from duolora_core import StepReport
+from duolora_core.checkpoint.state import Checkpoint
 from duolora_core.errors import SettingsError
 from duolora_core.merge.roles import layer_roles
 from duolora_core.train_lora import (
-    LoraCheckpoint,
     LoraConfig,
-    LoraStepReport,
     TrainConfig,
     UnzipConfig,
     UnzipPrompts,
@@ -41,12 +41,12 @@ def unzipped(
     denoiser: TinyDenoiser,
     config: UnzipConfig = CONFIG,
     prompts: UnzipPrompts = PROMPTS,
-    resume: LoraCheckpoint | None = None,
+    resume: Checkpoint | None = None,
     seed: int = 0,
-) -> tuple[dict[Side, TrainableLora], list[LoraStepReport], list[LoraCheckpoint]]:
+) -> tuple[dict[Side, TrainableLora], list[StepReport], list[Checkpoint]]:
     loras = unzip_loras(denoiser.layout, FORM, config, seed)
-    reports: list[LoraStepReport] = []
-    checkpoints: list[LoraCheckpoint] = []
+    reports: list[StepReport] = []
+    checkpoints: list[Checkpoint] = []
     with attach_loras(denoiser.modules, loras) as attached:
         for report in unzip(denoiser, attached, [LATENT], prompts, config, resume=resume):
             reports.append(report)
@@ -107,9 +107,9 @@ def test_with_equal_prompts_the_two_folded_loras_are_the_joint_model(unet: UNet)
     with torch.no_grad():
         assert relative(joint, run(with_changes(unet, changes), x, t, [one])) < 1e-6
     still = replace(CONFIG, learning=replace(CONFIG.learning, steps=7, learning_rate=0.0), column_rate=0.0)
-    _, reports, _ = unzipped(denoiser, still, UnzipPrompts(one, one, one), LoraCheckpoint(6, checkpoints[-1].tensors))
+    _, reports, _ = unzipped(denoiser, still, UnzipPrompts(one, one, one), Checkpoint(6, checkpoints[-1].tensors))
     off = replace(still, separate_prompts=False)
-    _, again, _ = unzipped(denoiser, off, UnzipPrompts(one, one, one), LoraCheckpoint(6, checkpoints[-1].tensors))
+    _, again, _ = unzipped(denoiser, off, UnzipPrompts(one, one, one), Checkpoint(6, checkpoints[-1].tensors))
     assert reports[0].losses["pictures"] == pytest.approx(again[0].losses["pictures"], rel=1e-5)
 
 

@@ -21,6 +21,7 @@ from .glora import Glora
 from .loha import Loha
 from .lokr import Lokr
 from .nearest import low_rank_of
+from .on_device import CPU, Nearest, moved, nearest_on
 from .orthogonal import Boft, Oft, cayley
 from .parts import Adapter
 from .plain import PlainLora
@@ -28,6 +29,7 @@ from .svd import randomised_svd
 from .whole import FullDifference, Ia3
 
 __all__ = [
+    "CPU",
     "Adapter",
     "Boft",
     "Dora",
@@ -36,9 +38,12 @@ __all__ = [
     "Ia3",
     "Loha",
     "Lokr",
+    "Nearest",
     "Oft",
     "PlainLora",
     "cayley",
     "low_rank_of",
+    "moved",
+    "nearest_on",
     "randomised_svd",
 ]

@@ -30,21 +30,25 @@ class Loha:
     def scale(self) -> float:
         return 1.0 if self.alpha is None else self.alpha / self.w1_b.shape[0]
 
-    def delta(self, shape: Sequence[int], weight: Tensor | None) -> Tensor:
+    @property
+    def size(self) -> tuple[int, int]:
+        """(outputs, inputs) of the flat weight that it changes."""
         rows, kernel = (self.w1_a.shape[0], 1) if self.t1 is None else (self.w1_a.shape[1], self.t1[0, 0].numel())
-        require_shape(rows, self.w1_b.shape[1] * kernel, shape)
+        return rows, self.w1_b.shape[1] * kernel
+
+    @property
+    def rank(self) -> int | None:
+        """Of ΔW, at most; None where cores stand between."""
+        return self.w1_b.shape[0] * self.w2_b.shape[0] if self.t1 is None and self.t2 is None else None
+
+    def delta(self, shape: Sequence[int], weight: Tensor | None) -> Tensor:
+        require_shape(*self.size, shape)
         one = product(self.w1_a, self.w1_b, self.t1)
         two = product(self.w2_a, self.w2_b, self.t2)
         return shaped(one.mul_(two).mul_(self.scale), shape)
 
-    def low_rank(self, rank: int) -> LowRank | None:
-        """(Σᵢ aᵢbᵢᵀ) ⊙ (Σⱼ cⱼdⱼᵀ) = Σᵢⱼ (aᵢ⊙cⱼ)(bᵢ⊙dⱼ)ᵀ: exact, of rank r².
-
-        None where that is above `rank`, or cores stand between.
-        """
-        found = self.w1_b.shape[0] * self.w2_b.shape[0]
-        if self.t1 is not None or self.t2 is not None or found > rank:
-            return None
+    def factors(self) -> LowRank:
+        """(Σᵢ aᵢbᵢᵀ) ⊙ (Σⱼ cⱼdⱼᵀ) = Σᵢⱼ (aᵢ⊙cⱼ)(bᵢ⊙dⱼ)ᵀ: exact, of rank r², where no cores stand between."""
         a, c = as_float(self.w1_a), as_float(self.w2_a)  # (out, r)
         b, d = as_float(self.w1_b), as_float(self.w2_b)  # (r, inputs)
         up = (a[:, :, None] * c[:, None, :]).flatten(1)  # (out, r²)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..low_rank import LowRank
-from .parts import as_float, product, require_shape, shaped
+from .parts import as_float, energy_of, product, require_shape, shaped
 from .svd import split
 
 
@@ -64,7 +64,7 @@ class Lokr:
     def energy(self) -> float:
         """‖ΔW‖², the product of the factors'."""
         one, two = self.factors()
-        return float(self.scale**2 * one.norm().double() ** 2 * two.norm().double() ** 2)
+        return self.scale**2 * energy_of(one) * energy_of(two)
 
 
 def _size(whole: Tensor | None, a: Tensor | None, b: Tensor | None, core: Tensor | None) -> tuple[int, int]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ..low_rank import LowRank
 from .loha import Loha
 from .lokr import Lokr
-from .parts import Adapter, require_shape
+from .parts import Adapter, energy_of, require_shape
 from .svd import randomised_svd
 
 
@@ -19,28 +18,29 @@ def low_rank_of(
 ) -> tuple[LowRank, float]:
     """The nearest LowRank of an adapter, and the share of its energy ‖ΔW‖² that is lost.
 
-    The rank is the smallest that keeps `energy` of it, at most `max_rank`. LoHa whose r² is within `max_rank` is exact.
+    The rank is the smallest that keeps `energy` of it, at most `max_rank`. LoHa whose r² is within `max_rank` is exact,
+    and the best there is where r² is within the layer's own rank; so is LoKr. Everything else is decomposed as it is.
 
     Raises:
         ValueError: as of `Adapter.delta`.
     """
     if isinstance(adapter, Loha):
-        exact = adapter.low_rank(max_rank)
-        if exact is not None:
-            require_shape(exact.up.shape[0], exact.down.shape[1], shape)
-            return exact, 0.0
+        require_shape(*adapter.size, shape)
+        if adapter.rank is not None and adapter.rank <= max_rank:
+            return adapter.factors(), 0.0
+        if adapter.rank is not None and adapter.rank <= min(adapter.size):
+            return _trimmed(*adapter.factors().strongest(max_rank), energy)
     if isinstance(adapter, Lokr):
         require_shape(*adapter.size, shape)
         return _trimmed(adapter.low_rank(max_rank), adapter.energy(), energy)
     delta = adapter.delta(shape, weight).flatten(1)
-    return _trimmed(LowRank(*randomised_svd(delta, max_rank)), float(delta.norm().double() ** 2), energy)
+    return _trimmed(LowRank(*randomised_svd(delta, max_rank)), energy_of(delta), energy)
 
 
 def _trimmed(found: LowRank, total: float, energy: float) -> tuple[LowRank, float]:
     """The first components that hold `energy` of `total`, and the share of it that is lost."""
     held = (found.up.double().norm(dim=0) * found.down.double().norm(dim=1)).square().cumsum(0)  # (rank,)
-    if total == 0 or not found.rank:
-        return found.select(torch.zeros(found.rank, dtype=torch.bool)), 0.0
-    count = min(int((held < energy * total).sum()) + 1, found.rank)
-    kept = found.select(torch.arange(found.rank) < count)
-    return kept, max(0.0, 1.0 - float(held[count - 1]) / total)
+    nothing = total == 0 or not found.rank
+    count = 0 if nothing else min(int((held < energy * total).sum()) + 1, found.rank)
+    kept = LowRank(found.up[:, :count], found.down[:count])
+    return kept, 0.0 if nothing else max(0.0, 1.0 - float(held[count - 1]) / total)

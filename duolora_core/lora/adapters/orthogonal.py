@@ -25,7 +25,7 @@ class Oft:
         count, size = self.blocks.shape[:2]
         if count * size != weight.shape[0]:
             raise ValueError(f"{count} blocks of {size} do not make the layer's {weight.shape[0]} outputs")
-        turned = cayley(self.blocks, self.constraint) - torch.eye(size)  # (count, size, size)
+        turned = cayley(self.blocks, self.constraint) - torch.eye(size, device=weight.device)  # (count, size, size)
         blocks = weight.flatten(1).unflatten(0, (count, size))  # (count, size, inputs)
         return shaped((turned.transpose(1, 2) @ blocks).flatten(0, 1), shape)
 
@@ -67,5 +67,5 @@ def cayley(blocks: Tensor, constraint: float) -> Tensor:
     length = float(q.norm()) + 1e-8
     if 0 < constraint < length:
         q = q * (constraint / length)
-    one = torch.eye(q.shape[-1])
+    one = torch.eye(q.shape[-1], device=q.device)
     return torch.linalg.solve(one - q, one + q, left=False)

@@ -62,6 +62,11 @@ def as_float(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.float32)
 
 
+def energy_of(tensor: Tensor) -> float:
+    """‖T‖², row by row: one sum over ten million squares in float32 is a thousandth too small."""
+    return float(tensor.flatten(1).norm(dim=1).to(torch.float64).square().sum())
+
+
 def product(a: Tensor, b: Tensor, core: Tensor | None) -> Tensor:
     """a · b, or with a Tucker core (r, r, kh, kw) the kernel Σᵢⱼ core[i, j] aᵢ bⱼ; a (r, out) and b (r, in) then."""
     if core is None:

@@ -39,10 +39,10 @@ class PlainLora:
         return 1.0 if self.alpha is None else self.alpha / self.rank
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """(out, rank) and (rank, inputs) in float32, the scale not multiplied in; copies, on the CPU."""
-        up, down = (t.detach().to("cpu", torch.float32, copy=True) for t in (self.up, self.down))
+        """(out, rank) and (rank, inputs) in float32, the scale not multiplied in; copies."""
+        up, down = (t.detach().to(torch.float32, copy=True) for t in (self.up, self.down))
         if self.mid is not None:
-            mid = self.mid.detach().to("cpu", torch.float32)
+            mid = self.mid.detach().to(torch.float32)
             down = torch.einsum("rskl,si->rikl", mid, down.flatten(1))  # (rank, in, kh, kw)
         return up.flatten(1), down.flatten(1)
 

@@ -26,6 +26,16 @@ def randomised_svd(matrix: Tensor, rank: int, oversample: int = 10, iterations: 
 
 
 def split(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """U√Σ (m, k) and √ΣVᵀ (k, n), k = min(m, n).
+
+    Elsewhere than on the CPU only the QR decomposition is the device's: graphics cards decompose small matrices slowly,
+    and a strange LAPACK's singular vectors would differ more from those of the CPU.
+    """
+    if matrix.device.type != "cpu":
+        is_tall = matrix.shape[0] >= matrix.shape[1]
+        q, r = torch.linalg.qr(matrix if is_tall else matrix.T)
+        up, down = (each.to(matrix.device) for each in split((r if is_tall else r.T).cpu()))
+        return (q @ up, down) if is_tall else (up, down @ q.T)
     u, sigma, vh = torch.linalg.svd(matrix, full_matrices=False)
     root = sigma.sqrt()
     return u * root, root[:, None] * vh

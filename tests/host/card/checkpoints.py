@@ -23,7 +23,7 @@ def file_name(dtype: str) -> str:
 
 def give_models(host: Host, base: Path) -> None:
     """Puts the checkpoints and two LoRAs for them into a base directory."""
-    wide = tiny_checkpoint(host, "vega")
+    wide = tiny_checkpoint(host)
     held = load_file(wide)
     for name, dtype in DTYPES.items():
         tensors = {

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from host.card.checkpoints import file_name
 from host.card.settings import HostSettings
-from host.graphs import Graph, node
+from host.graphs import Graph, give_colours, node, ours, score_graph, zipped
 from host.merge_graphs import CONTENT_PROMPT, STYLE_PROMPT, add_merge, apply_and_paint
-from host.narrow import CONTENT, STYLE
+from host.narrow import CONTENT, DORA, STYLE
 
 STEPS = 3
 """Of each training; no sampling here has as many, so that a progress bar tells them apart."""
-
-SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[1] / "schema.json").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,9 @@ def flows() -> list[Flow]:
         Flow("merge of LoRAs alone", merge, settings=low),
         Flow("merge of LoRAs alone", merge, "fp8", on_card),
         Flow("merge of LoRAs alone", merge, "bf16", dynamic),
+        Flow("merge of a DoRA", of_dora),
+        Flow("merge of a DoRA", of_dora, "fp8", low),
+        Flow("merge of a DoRA", of_dora, "bf16", dynamic),
         Flow("merge with pictures", with_pictures),
         Flow("merge with pictures", with_pictures, "bf16", bf16),
         Flow("merge with pictures", with_pictures, "fp32", high),
@@ -75,8 +74,8 @@ def flows() -> list[Flow]:
         Flow("UnZip", unzip, "bf16", bf16),
         Flow("UnZip", unzip, "fp32", dynamic),
         Flow("UnZip with live samples", unzip_sampled, "fp8"),
-        Flow("Score", scored, trains=False),
-        Flow("Score", scored, settings=HostSettings("LOW_VRAM", on_card=True), trains=False),
+        Flow("Score", score_graph, trains=False),
+        Flow("Score", score_graph, settings=HostSettings("LOW_VRAM", on_card=True), trains=False),
     ]
 
 
@@ -97,18 +96,17 @@ def models() -> Graph:
     return {"clip": node("DuoLoRATestTinyCLIP")}
 
 
-def with_defaults(class_type: str, **inputs: Any) -> dict[str, Any]:
-    """One of our nodes with its own defaults for every widget that is not given."""
-    held: Mapping[str, Any] = {
-        each["name"]: each["default"] for each in SCHEMA[class_type]["inputs"] if "default" in each
-    }
-    return node(class_type, **held | inputs)
-
-
 def merge(options: dict[str, Any] | None = None, **inputs: Any) -> Graph:
     kept = {"resume": False, "sample_every": 0}
     graph = add_merge(models(), CONTENT, STYLE, steps=STEPS, options=kept | (options or {}), **inputs)
     graph["info"] = node("PreviewAny", source=["merge", 3])
+    return graph
+
+
+def of_dora() -> Graph:
+    """Its layers are decomposed on the card, which needs the checkpoint's weights there."""
+    graph = merge()
+    graph["merge.content"]["inputs"]["lora_name"] = DORA
     return graph
 
 
@@ -118,21 +116,12 @@ def merge_and_paint() -> Graph:
     return graph
 
 
-def give_pictures(graph: Graph) -> Graph:
-    """Pictures of two sizes for the loaders of a merge, and the VAE."""
-    for side, (width, height) in (("content", (64, 96)), ("style", (80, 80))):
-        graph[side] = picture(width, height)
-        graph[f"merge.{side}"]["inputs"]["pictures"] = [side, 0]
-    graph["merge"]["inputs"]["vae"] = ["checkpoint", 2]
-    return graph
-
-
 def picture(width: int = 64, height: int = 64) -> dict[str, Any]:
     return node("EmptyImage", width=width, height=height, batch_size=1, color=0x8040C0)
 
 
 def with_pictures(options: dict[str, Any] | None = None) -> Graph:
-    return give_pictures(merge(options))
+    return give_colours(merge(options))
 
 
 def checkpointed() -> Graph:
@@ -156,27 +145,22 @@ def sampled() -> Graph:
 
 
 def zip_lora() -> Graph:
-    graph = with_pictures()
-    taken = ("model", "clip", "vae", "content", "style", "steps", "seed", "resolution", "options")
-    inputs = {name: graph["merge"]["inputs"][name] for name in taken}
-    graph["merge"] = with_defaults("DuoLoRABaselineMerge", **inputs, method="ZipLoRA")
-    graph["info"]["inputs"]["source"] = ["merge", 4]
-    return graph
+    return zipped(with_pictures())
 
 
 def trainer(kind: str, options: dict[str, Any], **inputs: Any) -> Graph:
     graph = models() | {"picture": picture()}
     quick = {"own_pictures": 1, "own_pictures_steps": 2, "resume": False}
-    graph["options"] = with_defaults("DuoLoRATrainOptions", **quick | options)
+    graph["options"] = ours("TrainOptions", **quick | options)
     links = {"model": ["checkpoint", 0], "clip": ["clip", 0], "vae": ["checkpoint", 2], "options": ["options", 0]}
-    graph["train"] = with_defaults(kind, **links, **{"steps": STEPS, "rank": 4, "resolution": 64} | inputs)
+    graph["train"] = ours(kind, **links, **{"steps": STEPS, "rank": 4, "resolution": 64} | inputs)
     graph["info"] = node("PreviewAny", source=["train", 6])
     return graph
 
 
 def concept(options: dict[str, Any] | None = None, **inputs: Any) -> Graph:
     given: dict[str, Any] = {"pictures": ["picture", 0], "prompt": CONTENT_PROMPT}
-    return trainer("DuoLoRATrainConceptLoRA", options or {}, **given | inputs)
+    return trainer("TrainConceptLoRA", options or {}, **given | inputs)
 
 
 def class_prior() -> Graph:
@@ -189,17 +173,8 @@ def b_lora() -> Graph:
 
 def unzip(options: dict[str, Any] | None = None) -> Graph:
     prompts = {"prompt": "a sks dog in wtrclr style", "content_prompt": "a sks dog", "style_prompt": STYLE_PROMPT}
-    return trainer("DuoLoRAUnZipImage", options or {}, picture=["picture", 0], **prompts)
+    return trainer("UnZipImage", options or {}, picture=["picture", 0], **prompts)
 
 
 def unzip_sampled() -> Graph:
     return unzip({"sample_every": STEPS})
-
-
-def scored() -> Graph:
-    graph = models() | {"picture": picture(), "vision": node("DuoLoRATestTinyVision", kind="bigG")}
-    pictures = {name: ["picture", 0] for name in ("images", "content_images", "style_images")}
-    graph["score"] = node(
-        "DuoLoRAScoreMerge", clip_vision=["vision", 0], clip=["clip", 0], prompt="a violet square", **pictures
-    )
-    return graph

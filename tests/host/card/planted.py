@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,64 +15,85 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 DENOISER = "pack:nodes.host.denoiser:HostDenoiser"
+PLANTED: dict[str, Callable[[], AbstractContextManager[None]]] = {}
+"""By name; what each is told by stands in `plants.py`."""
+
 Original = Callable[..., Any]
 
 
-def factor_on_the_host() -> AbstractContextManager[None]:
+def instead_of(target: str) -> Callable[[Original], Original]:
+    """A mistake: what runs in the place of a function, which it is given first."""
+
+    def named(mistake: Original) -> Original:
+        def make(original: Original) -> Original:
+            return lambda *args, **kwargs: mistake(original, *args, **kwargs)
+
+        PLANTED[mistake.__name__] = partial(replaced, target, make)
+        return mistake
+
+    return named
+
+
+@instead_of("pack:duolora_core.merge.gated:GatedLora._stack")
+def factor_on_the_host(original: Original, *args: Any) -> Any:
     """One factor of each LoRA stays where its file was read."""
-
-    def make(original: Original) -> Original:
-        def stack(*args: Any) -> Any:
-            both = original(*args)
-            return replace(both, up=both.up.cpu())
-
-        return stack
-
-    return replaced("pack:duolora_core.merge.gated:GatedLora._stack", make)
+    both = original(*args)
+    return replace(both, up=both.up.cpu())
 
 
-def gates_on_the_host() -> AbstractContextManager[None]:
+@instead_of("pack:duolora_core.merge.gated:GatedLora._branch_gates")
+def gates_on_the_host(original: Original, *args: Any) -> Any:
     """What is trained lies on the host, and goes to the card for each forward."""
-
-    def make(original: Original) -> Original:
-        return lambda self, row: original(self, row).cpu()
-
-    return replaced("pack:duolora_core.merge.gated:GatedLora._branch_gates", make)
+    return original(*args).cpu()
 
 
-def noise_on_the_host() -> AbstractContextManager[None]:
-    def make(original: Original) -> Original:
-        return lambda self, x, *args: original(self, x.cpu(), *args)
-
-    return replaced(f"{DENOISER}.__call__", make)
+@instead_of(f"{DENOISER}.__call__")
+def noise_on_the_host(original: Original, denoiser: Any, x: Tensor, *args: Any) -> Any:
+    return original(denoiser, x.cpu(), *args)
 
 
-def gradient_to_the_host() -> AbstractContextManager[None]:
+@instead_of(f"{DENOISER}.__call__")
+def gradient_to_the_host(original: Original, *args: Any) -> Tensor:
     """In the middle of a backward pass."""
-
-    def make(original: Original) -> Original:
-        def forward(self: Any, *args: Any) -> Tensor:
-            x0 = original(self, *args)
-            if x0.requires_grad:
-                x0.register_hook(lambda gradient: gradient.cpu())
-            return x0
-
-        return forward
-
-    return replaced(f"{DENOISER}.__call__", make)
+    x0 = original(*args)
+    if x0.requires_grad:
+        x0.register_hook(lambda gradient: gradient.cpu())
+    return x0
 
 
-def last_gradient_on_the_host() -> AbstractContextManager[None]:
+@instead_of("torch.optim:AdamW.__init__")
+def last_gradient_on_the_host(
+    original: Original, optimiser: Any, parameters: list[Tensor], *args: Any, **kwargs: Any
+) -> None:
     """That of the numbers which are trained."""
+    parameters[0].register_hook(lambda gradient: gradient.cpu())
+    original(optimiser, parameters, *args, **kwargs)
 
-    def make(original: Original) -> Original:
-        def init(self: Any, parameters: list[Tensor], *args: Any, **kwargs: Any) -> None:
-            parameters[0].register_hook(lambda gradient: gradient.cpu())
-            original(self, parameters, *args, **kwargs)
 
-        return init
+@instead_of("pack:nodes.host.pictures:starting_noise")
+def generator_of_the_host(*_: Any) -> Tensor:
+    """Starting noise that is made on the card by a generator that is not there."""
+    return torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0), device=CARD)
 
-    return replaced("torch.optim:AdamW.__init__", make)
+
+@instead_of("pack:nodes.host.preview:LatentPreview.__call__")
+def memory_of_the_card_read(original: Original, preview: Any, latent: Tensor) -> Any:
+    """A live sample is looked at where it lies."""
+    return original(preview, torch.from_numpy(latent.numpy()))
+
+
+@instead_of("comfy.model_management:load_models_gpu")
+def one_layer_in_another_dtype(original: Original, models: list[Any], *args: Any, **kwargs: Any) -> None:
+    original(models, *args, **kwargs)
+    for network in (getattr(each.model, "diffusion_model", None) for each in models):
+        if network is not None:
+            network.middle_block[0].in_layers[2].to(torch.bfloat16)
+
+
+@instead_of("pack:nodes.host.denoiser:plain_clone")
+def dtypes_of_the_file(_: Original, patcher: Any) -> Any:
+    """The copy of a streamed model as the host makes it: linear layers as in the file, others as it computes."""
+    return patcher.clone(disable_dynamic=True)
 
 
 @contextmanager
@@ -89,58 +111,4 @@ def sync_in_each_layer() -> Generator[None, None, None]:
         handle.remove()
 
 
-def generator_of_the_host() -> AbstractContextManager[None]:
-    """Starting noise that is made on the card by a generator that is not there."""
-
-    def make(original: Original) -> Original:
-        return lambda *_: torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0), device=CARD)
-
-    return replaced("pack:nodes.host.pictures:starting_noise", make)
-
-
-def memory_of_the_card_read() -> AbstractContextManager[None]:
-    """A live sample is looked at where it lies."""
-
-    def make(original: Original) -> Original:
-        return lambda self, latent: original(self, torch.from_numpy(latent.numpy()))
-
-    return replaced("pack:nodes.host.preview:LatentPreview.__call__", make)
-
-
-def one_layer_in_another_dtype() -> AbstractContextManager[None]:
-    def make(original: Original) -> Original:
-        def load(models: list[Any], *args: Any, **kwargs: Any) -> None:
-            original(models, *args, **kwargs)
-            for network in (getattr(each.model, "diffusion_model", None) for each in models):
-                if network is not None:
-                    network.middle_block[0].in_layers[2].to(torch.bfloat16)
-
-        return load
-
-    return replaced("comfy.model_management:load_models_gpu", make)
-
-
-def dtypes_of_the_file() -> AbstractContextManager[None]:
-    """The copy of a streamed model as the host makes it: linear layers as in the file, others as it computes."""
-
-    def make(original: Original) -> Original:
-        return lambda patcher: patcher.clone(disable_dynamic=True)
-
-    return replaced("pack:nodes.host.denoiser:plain_clone", make)
-
-
-PLANTED: dict[str, Callable[[], AbstractContextManager[None]]] = {
-    each.__name__: each
-    for each in (
-        factor_on_the_host,
-        gates_on_the_host,
-        noise_on_the_host,
-        gradient_to_the_host,
-        last_gradient_on_the_host,
-        sync_in_each_layer,
-        generator_of_the_host,
-        memory_of_the_card_read,
-        one_layer_in_another_dtype,
-        dtypes_of_the_file,
-    )
-}
+PLANTED["sync_in_each_layer"] = sync_in_each_layer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .art_world import ArtWorld
 from .denoise import Denoise
 from .every_step import tell_every_step
 from .lora_stack import LoraStack
@@ -13,11 +12,11 @@ from .model_digest import ModelDigest
 from .narrow_sdxl import NarrowSDXL
 from .overflow import Overflow
 from .scarce_memory import ScarceMemory
-from .shapes_world import ShapesWorld
 from .tiny_clip import TinyCLIP
 from .tiny_vision import TinyVision
 from .watch import Watching
 from .world_checkpoint import accept_world_checkpoints
+from .worlds import LoadWorld
 
 
 class FixturesExtension(ComfyExtension):
@@ -28,8 +27,7 @@ class FixturesExtension(ComfyExtension):
         return [
             TinyCLIP,
             NarrowSDXL,
-            ShapesWorld,
-            ArtWorld,
+            LoadWorld,
             ModelDigest,
             MemoryProbe,
             Denoise,

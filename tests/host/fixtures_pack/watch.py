@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io, ui
 
-# The tests' own module; the host's Python does not have their folder on its path.
-_SOURCE = Path(__file__).resolve().parents[2] / "audit_hook.py"
+from .model_digest import shared
 
 
 class Watching(io.ComfyNode):
@@ -42,10 +40,7 @@ class Watching(io.ComfyNode):
     @classmethod
     def execute(cls, on: bool, folder: str) -> io.NodeOutput:
         if Watching.watch is None:
-            spec = importlib.util.spec_from_file_location("duolora_audit_hook", _SOURCE)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+            module: Any = shared(Path(__file__).resolve().parents[2] / "audit_hook.py")
             Watching.watch = module.Watch([Path(folder)], Path(folder) / "custom_nodes")
         if on:
             Watching.running = contextlib.ExitStack()

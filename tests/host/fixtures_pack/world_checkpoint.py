@@ -10,9 +10,8 @@ from typing import Any
 
 import comfy.sd
 from safetensors import safe_open
-from safetensors.torch import load_file
 
-from .shapes_world import ShapesVAE, shapes_clip, shapes_model
+from .worlds import WORLDS, WorldVAE, read_world, world_clip, world_model
 
 
 def accept_world_checkpoints() -> None:
@@ -24,11 +23,11 @@ def accept_world_checkpoints() -> None:
         words = _words(ckpt_path)
         if words is None:
             return load(ckpt_path, *args, **kwargs)
-        held = {key: value.float() for key, value in load_file(ckpt_path).items()}
-        model = shapes_model(held, kwargs.get("disable_dynamic", False))
+        held, world = read_world(ckpt_path), WORLDS["shapes"]
+        model = world_model(world, held, kwargs.get("disable_dynamic", False))
         # With this a present host makes itself a plain copy of a model that it otherwise streams, to train a LoRA.
         model.cached_patcher_init = (load_checkpoint, (ckpt_path,), 0)
-        return model, shapes_clip(held, *words), ShapesVAE(), None
+        return model, world_clip(held, words), WorldVAE(world), None
 
     comfy.sd.load_checkpoint_guess_config = load_checkpoint
 
