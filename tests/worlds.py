@@ -29,9 +29,9 @@ from duolora_core import (
     open_gates,
 )
 from duolora_core.merge.stack import Basis
-from factors import Factors, add, random_factors, shapes_of
+from factors import Factors, add, dense, random_factors, shapes_of
 from spellings import FORMATS, spell
-from tiny import layout
+from tiny import VARIED, layout, pick
 
 
 def lora(
@@ -90,6 +90,18 @@ def world(
         placed_lora(style, name="style.safetensors", offsets=offsets[1]),
     )
     return World(content, style, make_pair(*concepts, layout(), basis))
+
+
+def varied_world() -> World:
+    """Different ranks, layers of every kind, and layers that only one of the two covers."""
+    names = pick(VARIED)
+    return world([n for i, n in enumerate(names) if i % 5], [n for i, n in enumerate(names) if i % 7], ranks=(4, 3))
+
+
+def dense_sides(built: World) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Both ΔW, (outputs, inputs) in float64, from the files' own factors."""
+    content, style = ({name: dense(f).flatten(1) for name, f in side.items()} for side in (built.content, built.style))
+    return content, style
 
 
 def random_gates(stack: LoraStack, seed: int = 0) -> Gates:

@@ -12,15 +12,12 @@ from torch import Tensor
 from ..errors import LoraFileError, ModelMismatchError
 from ..model.layout import UNetLayout
 from ..model.memory.out_of_memory import is_out_of_memory
-from .adapters import CPU, Adapter, Ia3, PlainLora, nearest_on
+from .adapters import CPU, Adapter, PlainLora, nearest_on
 from .keys import text_layer, unet_layer
 from .low_rank import LowRank
+from .offsets import matched_offsets, refuse_absurd, scale_biases
 from .parallel_layers import map_in_turn, map_layers
 from .read import LoraFile
-
-LARGEST_NORM = 1e12
-"""Most that ‖up‖, ‖down‖ and their product may be. A healthy layer has less than 1000; far above, float32 overflows in
-the squares of losses and decompositions, where no message could name the layer any more."""
 
 RANK_LIMIT = 64
 """The rank that an adapter which is not low-rank by itself gets, at most, where nobody asks for another."""
@@ -156,9 +153,9 @@ def match_to_model(
 
     each = map_layers if device.type == "cpu" else map_in_turn
     layers, text = each(in_unet, unet), each(in_text, encoders)
-    offsets, text_offsets = _offsets(file, layout, strength, of_text, skipped)
+    offsets, text_offsets = matched_offsets(file, layout, strength, of_text, skipped)
     for found, into, factor in ((unet, offsets, strength), (encoders, text_offsets, of_text)):
-        _scale_biases(found, into, factor, weight)
+        scale_biases(found, into, factor, weight)
     placed = {**layers, **text}
     return PlacedLora(
         file,
@@ -185,49 +182,6 @@ def _nothing_in_common(file: LoraFile, text_layers: int) -> ModelMismatchError:
     )
 
 
-def _offsets(
-    file: LoraFile, layout: UNetLayout, strength: float, text_strength: float, skipped: dict[str, str]
-) -> tuple[dict[tuple[str, str], Tensor], dict[tuple[str, str], Tensor]]:
-    """The 1-D changes of the UNet and of the text encoders; what is neither's is named in `skipped`."""
-    offsets: dict[tuple[str, str], Tensor] = {}
-    text_offsets: dict[tuple[str, str], Tensor] = {}
-    for (spelled, what), offset in file.offsets.items():
-        name = unet_layer(spelled, layout)
-        scaled = offset.to(torch.float32) * (text_strength if name is None else strength)
-        _refuse_absurd(f"the {what} offset of {spelled}", scaled, file)
-        if name is not None:
-            shape = layout.layers[name].shape
-            expected = shape if what == "weight" else shape[:1]  # a 1-D weight change fits a norm layer only
-            if offset.shape != expected:
-                raise ModelMismatchError(
-                    f"{file.name}: the {what} offset of {spelled} has shape {tuple(offset.shape)}, the model's {what} "
-                    f"of {name} has shape {expected}. Use the checkpoint family that the LoRA was trained on."
-                )
-            offsets[name, what] = scaled
-            continue
-        name = text_layer(spelled)
-        if name is not None:
-            text_offsets[name, what] = scaled
-        else:
-            skipped[f"{spelled} ({what} offset)"] = "the model has no such layer"
-    return offsets, text_offsets
-
-
-def _scale_biases(
-    entries: Mapping[str, tuple[str, Adapter]],
-    offsets: dict[tuple[str, str], Tensor],
-    strength: float,
-    weight: BaseWeight | None,
-) -> None:
-    """Adds what an (IA)³ of outputs does to a layer's bias: bias · (scales − 1)."""
-    for name, (_, entry) in entries.items():
-        if isinstance(entry, Ia3) and entry.of_bias and weight is not None:
-            bias = weight(f"{name}.bias")
-            if bias is not None:
-                change = bias * entry.scales.flatten().to(bias) * strength
-                offsets[name, "bias"] = offsets[name, "bias"] + change if (name, "bias") in offsets else change
-
-
 def _require_shape(spelled: str, entry: PlainLora, shape: tuple[int, ...], file: LoraFile) -> None:
     """Before anything is computed: a Tucker core multiplied out is as large as the shapes in the file say."""
     outputs, inputs = entry.size
@@ -249,7 +203,7 @@ def _flat(spelled: str, entry: PlainLora, strength: float, file: LoraFile) -> Lo
     up, down = (each.cpu() for each in entry.factors())
     low_rank = LowRank(up, down.mul_(entry.scale * strength))
     scaled = "" if entry.alpha is None else f", alpha {entry.alpha:g}"
-    _refuse_absurd(f"layer {spelled} (strength {strength:g}{scaled})", low_rank.up, file, low_rank.down)
+    refuse_absurd(f"layer {spelled} (strength {strength:g}{scaled})", low_rank.up, file, low_rank.down)
     return low_rank.balanced()
 
 
@@ -284,18 +238,9 @@ def _approximated(
         ) from error
     scaled = found.low_rank.scaled(strength)
     if scaled.rank:
-        _refuse_absurd(f"layer {spelled} (strength {strength:g})", scaled.up, file, scaled.down)
+        refuse_absurd(f"layer {spelled} (strength {strength:g})", scaled.up, file, scaled.down)
     energy = scaled.norm() ** 2 / max(1.0 - found.lost, 1e-9)
     return _Placed(scaled.balanced(), Approximation(entry.kind, scaled.rank, found.lost, energy, found.by_cpu))
-
-
-def _refuse_absurd(what: str, one: Tensor, file: LoraFile, other: Tensor | None = None) -> None:
-    norms = [float(tensor.norm()) for tensor in (one, other) if tensor is not None]
-    if not max(*norms, math.prod(norms)) <= LARGEST_NORM:  # not (NaN <= …)
-        raise LoraFileError(
-            f"{file.name}: {what} changes the model by up to {math.prod(norms):.1g}, thousands of millions of times "
-            "its weights. The LoRA is broken, or its alpha or strength is; use an earlier save of it."
-        )
 
 
 def _once(name: str, taken: Mapping[str, object], spelled: str, file: LoraFile) -> None:

@@ -23,7 +23,8 @@ def merge_workload(
     with_cycle = config.cycle_weight != 0
     students = 4 if with_cycle and config.cycle_route == "differentiable" else 2
     kept = {name: sum(stack.ranks(name)) for name in stack.names}
-    return stack_workload(stack, kept, sizes, students, 4 if with_cycle else 2, text_tokens)
+    ups = 2 if config.routes(len(stack.loras)) else 1  # behind a router the merge has one of its own
+    return stack_workload(stack, kept, sizes, students, 4 if with_cycle else 2, text_tokens, ups)
 
 
 def stack_workload(
@@ -33,13 +34,14 @@ def stack_workload(
     students: int,
     teachers: int,
     text_tokens: int,
+    ups: int = 1,
 ) -> Workload:
     """The workload of a training on these LoRAs whose step has so many samples; only those of one size go together."""
     groups = len(set(sizes))
     return Workload(
         layout=stack.layout,
         kept=kept,
-        factors=sum(_stacked_factors(stack, name) for name in stack.names),
+        factors=sum(_stacked_factors(stack, name, ups) for name in stack.names),
         latent=max(sizes, key=math.prod),
         students=students // groups,
         teachers=teachers // groups,
@@ -47,10 +49,9 @@ def stack_workload(
     )
 
 
-def _stacked_factors(stack: LoraStack, name: str) -> int:
+def _stacked_factors(stack: LoraStack, name: str, ups: int) -> int:
     """Elements of all LoRAs' factors side by side, as `stacked` holds them."""
     layer = stack.layout.layers[name].shape
     ranks = stack.ranks(name)
     rank = stacked_rank(ranks) if len(layer) == 2 else sum(ranks)
-    ups = 2 if name in stack.router else 1  # the merge has one of its own then
     return rank * (ups * layer[0] + math.prod(layer[1:]))

@@ -56,15 +56,11 @@ def merge_any_number(
     Raises:
         DuoLoraError: with the reason and the fix; the host's interrupt exception on Cancel.
     """
-    share = 1.0
     if method == ROUTER:
         placed = _routed(inputs, content, style, placed, MergeConfig(router="on", seed=settings.seed))
-    elif method != STACK:
-        share = 1 / len(placed.loras)
-    merged = make_merged(placed, open_gates(placed))
-    if method == STACK:
-        return merged.fold(settings.content_strength, settings.style_strength)
-    return merged.fold(share, share)
+    share = 1.0 if method == ROUTER else 1 / len(placed.loras)
+    strengths = (settings.content_strength, settings.style_strength) if method == STACK else (share, share)
+    return make_merged(placed, open_gates(placed)).fold(*strengths)
 
 
 def _routed(

@@ -21,8 +21,8 @@ from duolora_core.baselines.training_free import (
 from duolora_core.errors import SettingsError
 from duolora_core.lora.folded import FoldedLora
 from factors import add, dense, random_factors, shapes_of
-from tiny import ATTENTION, TEXT_SHAPES, VARIED, layout, pick
-from worlds import World, dense_low_rank, placed_lora, relative, world
+from tiny import ATTENTION, TEXT_SHAPES, layout, pick
+from worlds import World, dense_low_rank, dense_sides, placed_lora, relative, varied_world, world
 
 TIGHT = 1e-5  # the factors and their SVD are float32
 OFFSET = "middle_block.1.norm"
@@ -30,15 +30,7 @@ OFFSET = "middle_block.1.norm"
 
 @pytest.fixture(scope="module")
 def varied() -> World:
-    """Different ranks, layers of every kind, and layers that only one of the two covers."""
-    names = pick(VARIED)
-    return world([n for i, n in enumerate(names) if i % 5], [n for i, n in enumerate(names) if i % 7], ranks=(4, 3))
-
-
-def dense_sides(built: World) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Both ΔW, (outputs, inputs) in float64, from the files' own factors."""
-    content, style = ({name: dense(f).flatten(1) for name, f in side.items()} for side in (built.content, built.style))
-    return content, style
+    return varied_world()
 
 
 def assert_is(folded: FoldedLora, expected: Mapping[str, Tensor]) -> None:

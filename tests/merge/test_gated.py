@@ -15,17 +15,15 @@ from duolora_core.errors import ModelMismatchError
 from duolora_core.merge.stack import Basis
 from duolora_core.model.branches import Branch
 from factors import add, dense, with_changes
-from tiny import ATTENTION, VARIED, hooks, inputs, pick, run, tiny_unet, weighted_modules
-from worlds import World, dense_low_rank, random_gates, relative, world
+from tiny import ATTENTION, hooks, inputs, pick, run, tiny_unet, weighted_modules
+from worlds import World, dense_low_rank, random_gates, relative, varied_world, world
 
 TIGHT = 1e-6  # the network runs in float64, but the factors and their SVD are float32
 
 
 @pytest.fixture(scope="module")
 def varied() -> World:
-    """Different ranks, and layers that only one of the two covers, over every kind of layer."""
-    names = pick(VARIED)
-    return world([n for i, n in enumerate(names) if i % 5], [n for i, n in enumerate(names) if i % 7], ranks=(4, 3))
+    return varied_world()
 
 
 def dense_row(built: World, branch: Branch, gates: Gates) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from benchmarks.ldm_unet import UNet
 from duolora_core import LoraStack, LowRank, MergeConfig, attach, make_stack, open_gates
 from duolora_core.errors import NotFiniteError
 from duolora_core.merge.router import NOISE_LEVELS, RIDGE, SAMPLES, fit_router, with_router
+from duolora_core.merge.workload import merge_workload
 from duolora_core.model.memory.estimate import MemoryPlan
 from duolora_core.model.memory.planner import MemoryPlanner
 from stacks import pictures, stack_of
@@ -114,3 +115,11 @@ def test_numbers_that_are_not_finite_are_refused(unet: UNet) -> None:
             with_router(denoiser, stack, pictures(2, 1), pictures(1, 50), ON)
     finally:
         handle.remove()
+
+
+def test_the_estimate_counts_the_merges_own_up_before_there_is_a_router() -> None:
+    """The plan is made first; `stacked` then holds a second up in every layer."""
+    stack = stack_of(2, 1)
+    plain, routed = (merge_workload(stack, [(8, 8)] * 2, MergeConfig(router=on)) for on in ("off", "auto"))
+    ups = sum(sum(stack.ranks(name)) * layout().layers[name].shape[0] for name in stack.names)
+    assert routed.factors - plain.factors == ups

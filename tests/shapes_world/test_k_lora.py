@@ -9,24 +9,15 @@ from torch import Tensor
 from benchmarks.shapes_world.k_lora import top_k_choice, top_k_switch
 from duolora_core.baselines.training_free import with_layers
 from duolora_core.errors import SettingsError
-from factors import dense
-from tiny import ATTENTION, VARIED, pick
-from worlds import World, dense_low_rank, relative, world
+from tiny import ATTENTION, pick
+from worlds import World, dense_low_rank, dense_sides, relative, varied_world, world
 
 TIGHT = 1e-5  # the factors are float32
 
 
 @pytest.fixture(scope="module")
 def varied() -> World:
-    """Different ranks, layers of every kind, and layers that only one of the two covers."""
-    names = pick(VARIED)
-    return world([n for i, n in enumerate(names) if i % 5], [n for i, n in enumerate(names) if i % 7], ranks=(4, 3))
-
-
-def dense_sides(built: World) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Both ΔW, (outputs, inputs) in float64, from the files' own factors."""
-    content, style = ({name: dense(f).flatten(1) for name, f in side.items()} for side in (built.content, built.style))
-    return content, style
+    return varied_world()
 
 
 def k_lora(built: World, progress: float, alpha: float = 1.5, beta: float = 0.5) -> dict[str, Tensor]:
